@@ -1,0 +1,73 @@
+"""The keys of an edit: what sweeps vary."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from affect_hpc.config.checks import in_range, one_of
+from affect_hpc.core.emotions import EMOTIONS, TARGETS
+from affect_hpc.core.errors import UserError
+
+
+class TimeInput(Enum):
+    """Which time the network sees while encoding from level tau_(k-1) to tau_k (D-14)."""
+
+    next = "tau_k, as the original code"
+    current = "tau_(k-1), as Eq. 4.18"
+
+
+class Spacing(Enum):
+    """How the visited timesteps are chosen (D-46)."""
+
+    linspace = "1, then evenly up to t0 (editing)"
+    leading_plus_one = "every (T / N)-th, plus one (generation)"
+
+
+class EndLevel(Enum):
+    """Noise level that a clean latent is taken to have."""
+
+    first = "abar[0], as the original code"
+    clean = "exactly 1"
+
+
+@dataclass
+class EditConfig:
+    """Emotion editing by deterministic DDIM inversion (thesis section 4.4, Eq. 4.13-4.19)."""
+
+    gamma: float = 3.0
+    """Guidance scale while decoding; 1 = conditional only."""
+    encode_gamma: float | str = "same"
+    """Guidance scale while encoding: a number, or 'same' as gamma (D-13)."""
+    t0: int = 500
+    """Editing strength: index of the highest noise level used."""
+    num_steps: int = 40
+    """DDIM steps of each pass."""
+    targets: list[str] = field(default_factory=lambda: list(TARGETS))
+    num_samples: int = 0
+    """Validation faces that are edited, the first ones in shard order; 0 = all."""
+    batch_size: int = 32
+    """Faces that are inverted, decoded (times the targets) and judged together; fixed, so that no division into parts
+    can change a bit."""
+    time_input: TimeInput = TimeInput.next
+    spacing: Spacing = Spacing.linspace
+    end_level: EndLevel = EndLevel.first
+
+    def resolved_encode_gamma(self) -> float:
+        """The guidance scale of the encoding pass as a number."""
+        return self.gamma if self.encode_gamma == "same" else float(self.encode_gamma)
+
+    def check(self, num_timesteps: int) -> None:
+        """Raise UserError where a value is out of range for a process of ``num_timesteps`` levels."""
+        in_range("edit.gamma", self.gamma, 1, 100)
+        if isinstance(self.encode_gamma, str) and self.encode_gamma != "same":
+            raise UserError(f"edit.encode_gamma={self.encode_gamma!r} is unknown: give 'same' or a number from 1 to 100.")
+        in_range("edit.encode_gamma", self.resolved_encode_gamma(), 1, 100)
+        in_range("edit.t0", self.t0, 2, num_timesteps - 1)
+        in_range("edit.num_steps", self.num_steps, 2, self.t0)
+        in_range("edit.batch_size", self.batch_size, 1, 100_000)
+        in_range("edit.num_samples", self.num_samples, 0, 10_000_000)
+        if not self.targets:
+            raise UserError(f"edit.targets is empty: give a list out of {', '.join(EMOTIONS)}.")
+        for target in self.targets:
+            one_of("edit.targets", target, EMOTIONS)
+        if len(set(self.targets)) != len(self.targets):
+            raise UserError(f"edit.targets={self.targets} names an emotion twice: name each once.")

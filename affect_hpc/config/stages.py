@@ -1,0 +1,216 @@
+"""One config per stage: everything that fixes its result, and nothing else (transient fields aside)."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from affect_hpc.config.data import DataConfig
+from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
+from affect_hpc.config.experts import ExpertsConfig
+from affect_hpc.config.fields import transient
+from affect_hpc.config.model import (
+    ConditionConfig,
+    DiffusionConfig,
+    DiscriminatorConfig,
+    FirstStageConfig,
+    LatentConfig,
+    UnetConfig,
+)
+from affect_hpc.config.train import TrainConfig
+
+
+class LatentMode(Enum):
+    """What precompute_latents writes."""
+
+    encode = "first-stage latents of the train split"
+    invert = "noisy latents z_t0 of the validation split, by deterministic DDIM encoding under the true label"
+
+
+class GanLoss(Enum):
+    """Adversarial loss of the first stage (D-07)."""
+
+    hinge = "hinge"
+    log = "non-saturating log loss (Eq. 3.76)"
+
+
+class DropoutUnit(Enum):
+    """What one draw of the label dropout covers (D-08)."""
+
+    sample = "each sample its own"
+    batch = "the whole batch"
+
+
+@dataclass
+class PrepareShardsConfig:
+    """Corpus -> aligned crops in WebDataset shards."""
+
+    data: DataConfig = MISSING
+
+
+@dataclass
+class TrainRefereeConfig:
+    """Emotion and identity judges for corpora that have none, trained on the train split only."""
+
+    channels: list[int] = MISSING
+    embed_dim: int = 128
+    """Length of the identity embedding."""
+    emotion: TrainConfig = field(default_factory=TrainConfig)
+    identity: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass
+class TrainVqganConfig:
+    """First stage (thesis section 4.3.2)."""
+
+    first_stage: FirstStageConfig = MISSING
+    discriminator: DiscriminatorConfig = MISSING
+    train: TrainConfig = field(default_factory=TrainConfig)
+    pixel_weight: float = 1.0
+    """Weight of the mean absolute error."""
+    mse_weight: float = 0.0
+    gradient_weight: float = 0.0
+    """Weight of the mean absolute error of finite differences (edges)."""
+    perceptual: str = "none"
+    """Perceptual loss network: none, lpips_vgg or efficientnet_lite0. It then may not judge."""
+    perceptual_weight: float = 1.0
+    codebook_weight: float = 1.0
+    gan_loss: GanLoss = GanLoss.hinge
+    disc_weight: float = 0.8
+    disc_start: int = 10_000
+    """Optimiser step at which the adversarial loss starts; negative = never."""
+    warmup_steps: int = 0
+    """First steps without quantisation, after which the codebook is filled from encoder outputs; 0 = none."""
+    center_weight: float = 0.0
+    """Extra weight of the pixel losses in the middle of the crop, where expression is."""
+    pooled_weight: float = 0.0
+    """Weight of the mean absolute error of images pooled over 8 x 8 pixels: holds the colours of large areas."""
+    chroma_weight: float = 0.0
+    """Weight of the mean absolute error of Cb and Cr pooled over 4 x 4 pixels: keeps short trainings from going grey."""
+
+
+@dataclass
+class PrecomputeLatentsConfig:
+    """precompute_latents: the part that both modes share."""
+
+    mode: LatentMode = MISSING
+    batch_size: int = 32
+    """Samples of one forward pass; fixed, so that no split into parts can change a bit."""
+    threads: int = 1
+    """CPU threads of the networks, for the same reason."""
+
+
+@dataclass
+class EncodeLatentsConfig(PrecomputeLatentsConfig):
+    """mode=encode: unquantised latents of the train split."""
+
+    mode: LatentMode = LatentMode.encode
+    flip: bool = False
+    """Also store the latent of the mirrored face as a second view."""
+
+
+@dataclass
+class InvertLatentsConfig(PrecomputeLatentsConfig):
+    """mode=invert: z_t0 of validation faces, shared by all targets of an edit."""
+
+    mode: LatentMode = LatentMode.invert
+    gamma: float = MISSING
+    """Guidance scale of the encoding pass."""
+    t0: int = MISSING
+    num_steps: int = MISSING
+    num_samples: int = 0
+    time_input: TimeInput = MISSING
+    spacing: Spacing = MISSING
+    end_level: EndLevel = MISSING
+
+
+@dataclass
+class TrainLdmConfig:
+    """Class-conditional latent diffusion with label dropout (thesis section 4.3.3)."""
+
+    unet: UnetConfig = MISSING
+    condition: ConditionConfig = MISSING
+    diffusion: DiffusionConfig = MISSING
+    latent: LatentConfig = MISSING
+    train: TrainConfig = field(default_factory=TrainConfig)
+    p_uncond: float = 0.2
+    dropout_unit: DropoutUnit = DropoutUnit.sample
+    ema_decay: float = 0.9999
+    ema_embedding: bool = False
+    """Average the label embedding too (the thesis averages the U-Net only)."""
+    sample_every: int = transient(500)
+    """Steps between sample grids in TensorBoard; 0 = never."""
+
+
+@dataclass
+class ReconstructConfig:
+    """Validation faces through the first stage and back: the ceiling of any edit, and the reference it is judged by."""
+
+    num_samples: int = 0
+    batch_size: int = 32
+    threads: int = 1
+
+
+@dataclass
+class ManipulateConfig:
+    """Decode z_t0 under every target label."""
+
+    gamma: float = MISSING
+    t0: int = MISSING
+    num_steps: int = MISSING
+    targets: list[str] = MISSING
+    round_trip: bool = True
+    """Also decode under the true label: with gamma 1 it must give the reconstruction back."""
+    num_samples: int = 0
+    time_input: TimeInput = MISSING
+    spacing: Spacing = MISSING
+    end_level: EndLevel = MISSING
+    batch_size: int = 32
+    threads: int = 1
+
+
+@dataclass
+class EvaluateConfig:
+    """Judge edited images against reconstruction, original and, where the corpus has it, the true target face."""
+
+    experts: ExpertsConfig = MISSING
+    baseline: bool = False
+    """Judge the unedited and the reconstructed faces instead of an edit."""
+    gamma: float = 0.0
+    t0: int = 0
+    num_steps: int = 0
+    targets: list[str] = field(default_factory=list)
+    num_samples: int = 0
+    batch_size: int = 32
+    threads: int = 1
+
+
+@dataclass
+class ReduceConfig:
+    """Merge the metric states of all parts and divide once."""
+
+
+@dataclass
+class ReportConfig:
+    """Tables, plots and contact sheets of a sweep."""
+
+    title: str = MISSING
+    sheet_faces: int = 6
+    """Source faces of one contact sheet."""
+
+
+@dataclass
+class StagesConfig:
+    """One field per stage config."""
+
+    prepare_shards: PrepareShardsConfig = field(default_factory=PrepareShardsConfig)
+    train_referee: TrainRefereeConfig = field(default_factory=TrainRefereeConfig)
+    train_vqgan: TrainVqganConfig = field(default_factory=TrainVqganConfig)
+    encode_latents: EncodeLatentsConfig = field(default_factory=EncodeLatentsConfig)
+    train_ldm: TrainLdmConfig = field(default_factory=TrainLdmConfig)
+    invert_latents: InvertLatentsConfig = field(default_factory=InvertLatentsConfig)
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    manipulate: ManipulateConfig = field(default_factory=ManipulateConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    reduce: ReduceConfig = field(default_factory=ReduceConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)

@@ -1,0 +1,67 @@
+"""The keys of any training: batch, length, optimiser, precision, engine."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from omegaconf import MISSING
+
+from affect_hpc.config.checks import in_range
+from affect_hpc.config.fields import transient
+
+
+class Precision(Enum):
+    """Arithmetic of forward and backward passes; master weights are float32."""
+
+    fp32 = "float32"
+    bf16 = "bfloat16 autocast"
+
+
+class LrSchedule(Enum):
+    """Learning rate as a function of samples seen."""
+
+    constant = "lr"
+    cosine = "lr falling to zero along half a cosine"
+    onecycle = "rising over the first quarter, then falling along half a cosine"
+
+
+class EngineName(Enum):
+    """What runs the optimisation step."""
+
+    deepspeed = "DeepSpeed ZeRO"
+    plain = "torch alone, one process"
+
+
+@dataclass
+class TrainConfig:
+    """One optimisation. Everything counts samples seen, so that a resumed run is the same run."""
+
+    global_batch_size: int = MISSING
+    """Samples of one optimiser step over all ranks and accumulation steps."""
+    samples_total: int = MISSING
+    """Samples seen when training ends."""
+    lr: float = MISSING
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.01
+    lr_schedule: LrSchedule = LrSchedule.constant
+    clip_grad_norm: float = 0.0
+    """Largest gradient norm; 0 = no clipping (thesis)."""
+    precision: Precision = Precision.fp32
+    seed: int = 0
+    micro_batch_size: int = transient(0)
+    """Samples of one forward pass on one rank; 0 = global_batch_size / ranks."""
+    engine: EngineName = transient(EngineName.deepspeed)
+    zero_stage: int = transient(0)
+    log_every: int = transient(20)
+    """Steps between two log lines and TensorBoard points."""
+    save_every: int = transient(200)
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = transient(2)
+
+    def check(self, key: str) -> None:
+        """Raise UserError where a value is out of range; ``key`` is where this config stands."""
+        in_range(f"{key}.global_batch_size", self.global_batch_size, 1, 1_000_000)
+        in_range(f"{key}.samples_total", self.samples_total, 1, 10**12)
+        in_range(f"{key}.lr", self.lr, 1e-9, 10)
+        in_range(f"{key}.zero_stage", self.zero_stage, 0, 3)
+        in_range(f"{key}.micro_batch_size", self.micro_batch_size, 0, self.global_batch_size)

@@ -1,0 +1,202 @@
+"""Run folders: where a run keeps what, and the markers that say how it stands.
+
+::
+
+    runs/<stage>/<signature>/   spec.json  config.yaml  inputs.json  job.json  DONE | FAILED
+                                out/  keep/  log/  progress.json
+                                parts/<0000>/   the same again, for a run that is divided into parts
+"""
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from affect_hpc.core.io import manifest_of, read_json, read_json_if_there, sync_folder, write_json
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The outputs of the parents, by role.
+
+    A role that is one run without parts holds one folder; a divided parent gives the folder of each part, in order
+    (one only, where this part depends on just the corresponding part).
+    """
+
+    roles: Mapping[str, tuple[Path, ...]]
+    own: frozenset[str] = frozenset()
+    """Roles whose folder holds this part's share only: its work is already cut out."""
+
+    def one(self, role: str) -> Path:
+        """The only folder of ``role``."""
+        (folder,) = self.roles[role]
+        return folder
+
+    def many(self, role: str) -> tuple[Path, ...]:
+        """All folders of ``role``; empty where the role is not given."""
+        return self.roles.get(role, ())
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a stage may write to, and which share of the work is its own."""
+
+    out: Path
+    """Empty folder; becomes the run's ``out/`` by rename when the stage returns."""
+    keep: Path
+    """Checkpoints and TensorBoard events: survives attempts."""
+    part: int = 0
+    parts: int = 1
+
+    def slice(self, count: int) -> range:
+        """This part's contiguous share of ``count`` units of work; shares differ by at most one unit."""
+        return range(count * self.part // self.parts, count * (self.part + 1) // self.parts)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage returns."""
+
+    summary: Mapping[str, float | int | str] = field(default_factory=dict)
+    """A few figures for DONE, status and the report."""
+    stopped: bool = False
+    """True when the stage was asked to stop, saved its state and wants to be started again."""
+
+
+class PartDir:
+    """The folder of one element of work: a whole run, or one part of a divided run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.out, self.keep, self.log = path / "out", path / "keep", path / "log"
+        self.progress = path / "progress.json"
+
+    def is_done(self) -> bool:
+        """Whether DONE stands: the only truth about a finished element."""
+        return (self.path / "DONE").exists()
+
+    def done(self) -> dict[str, Any]:
+        """Content of DONE: outputs manifest, summary, seconds, node."""
+        content: dict[str, Any] = read_json(self.path / "DONE")
+        return content
+
+    def failure(self) -> dict[str, Any] | None:
+        """Content of FAILED (message, attempts), if the last attempt ended that way."""
+        content: dict[str, Any] | None = read_json_if_there(self.path / "FAILED")
+        return content
+
+    def job(self) -> dict[str, Any] | None:
+        """The last job submitted for this element."""
+        content: dict[str, Any] | None = read_json_if_there(self.path / "job.json")
+        return content
+
+    def record_job(self, job: Mapping[str, Any]) -> None:
+        """Remember the job that will do, or does, this element."""
+        write_json(self.path / "job.json", job)
+
+    def attempts(self) -> int:
+        """How often a job has begun with this element."""
+        return int((read_json_if_there(self.path / "attempts.json") or {"count": 0})["count"])
+
+    def begin_attempt(self) -> None:
+        """Count one attempt. In a file of its own: launcher and job write at the same time."""
+        write_json(self.path / "attempts.json", {"count": self.attempts() + 1})
+
+    def finish(self, aside: Path, outcome: Outcome, seconds: float) -> None:
+        """Turn ``aside`` into ``out`` and mark the element done."""
+        manifest = manifest_of(aside)
+        shutil.rmtree(self.out, ignore_errors=True)
+        aside.replace(self.out)
+        sync_folder(self.path)
+        (self.path / "FAILED").unlink(missing_ok=True)
+        done = {"outputs": manifest, "summary": dict(outcome.summary), "seconds": round(seconds, 1)}
+        write_json(self.path / "DONE", {**done, "node": socket.gethostname(), "finished": time.time()})
+
+    def fail(self, message: str, kind: str) -> None:
+        """Mark the element failed; ``kind`` is user, error or lost."""
+        write_json(self.path / "FAILED", {"message": message, "kind": kind, "node": socket.gethostname()})
+
+    def is_intact(self) -> bool:
+        """Whether every output that DONE lists is there with its size."""
+        if not self.is_done():
+            return False
+        for name, entry in self.done()["outputs"].items():
+            file = self.out / name
+            if not file.is_file() or file.stat().st_size != entry["bytes"]:
+                return False
+        return True
+
+    def forget(self) -> None:
+        """Remove the marks of the last attempts; the next launch runs this element again."""
+        for name in ("DONE", "FAILED", "job.json", "attempts.json", "progress.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def aside(self) -> Path:
+        """Where a running attempt writes before its output is whole."""
+        return self.path / ".out.partial"
+
+
+class RunDir:
+    """The folder of one run: ``runs/<stage>/<signature>``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """``<stage>/<signature>``"""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    def spec(self) -> dict[str, Any] | None:
+        """kind, stage, version, parts, as written when the folder was made."""
+        content: dict[str, Any] | None = read_json_if_there(self.path / "spec.json")
+        return content
+
+    def parts(self) -> list[PartDir]:
+        """The elements of this run, in order."""
+        spec = self.spec()
+        return self.parts_of(spec["parts"] if spec else 1)
+
+    def parts_of(self, count: int) -> list[PartDir]:
+        """The elements of this run, were it divided into ``count``."""
+        if count == 1:
+            return [PartDir(self.path)]
+        return [PartDir(self.path / "parts" / f"{i:04d}") for i in range(count)]
+
+    def outputs(self) -> tuple[Path, ...]:
+        """The output folder of each part."""
+        return tuple(part.out for part in self.parts())
+
+    def is_done(self) -> bool:
+        """Whether DONE stands for the run as a whole."""
+        return (self.path / "DONE").exists()
+
+    def settle(self) -> bool:
+        """Mark a divided run done when all its parts are; returns whether the run is done."""
+        if self.is_done():
+            return True
+        parts = self.parts()
+        if len(parts) > 1 and all(part.is_done() for part in parts):
+            seconds = [part.done()["seconds"] for part in parts]
+            write_json(self.path / "DONE", {"parts": len(parts), "seconds": max(seconds), "finished": time.time()})
+            return True
+        return False
+
+
+def process_is_alive(pid: int, word: str) -> bool:
+    """Whether process ``pid`` of this host lives and has ``word`` in its command line (ids are used again)."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return word in command and state != "Z"
+
+
+def this_host() -> str:
+    """Name of this machine."""
+    return os.uname().nodename

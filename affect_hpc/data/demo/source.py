@@ -1,0 +1,63 @@
+"""The procedural faces as a corpus."""
+
+from collections.abc import Iterator
+
+from affect_hpc.config.data import DemoDataConfig
+from affect_hpc.core.blocks import blocks
+from affect_hpc.core.emotions import EMOTIONS
+from affect_hpc.data.demo.drawing import render
+from affect_hpc.data.source import Face, ShardPlan, UInt8Image
+
+VAL_IDENTITY = 1_000_000
+"""Identities of the val split start here: no train split of a sane size reaches it."""
+
+
+class DemoSource:
+    """Faces drawn by sample index; train and val share no identity.
+
+    In the train split each identity shows ``emotions_per_identity`` of the eight expressions, in the val split one;
+    the val faces carry the same identity under every expression as their truth.
+    """
+
+    def __init__(self, config: DemoDataConfig) -> None:
+        self.config = config
+
+    def shards(self) -> list[ShardPlan]:
+        """All shards, train first."""
+        plans = []
+        for split, count in (("train", self.config.train_samples), ("val", self.config.val_samples)):
+            for number, block in enumerate(blocks(count, self.config.samples_per_shard)):
+                plans.append(ShardPlan(split, f"shard-{number:05d}", tuple(block), len(block)))
+        return plans
+
+    def faces(self, shard: ShardPlan) -> Iterator[Face]:
+        """Draw the faces of one shard."""
+        for index in shard.units:
+            identity, label = self.subject(shard.split, index)
+            truth = {}
+            if shard.split == "val":
+                truth = {emotion: self._draw(identity, emotion) for emotion in EMOTIONS}
+            yield Face(
+                key=f"{shard.split}-{index:07d}",
+                image=self._draw(identity, EMOTIONS[label]),
+                label=label,
+                identity=f"demo-{identity}",
+                source=f"demo seed {self.config.seed} identity {identity} {EMOTIONS[label]}",
+                truth=truth,
+            )
+
+    def subject(self, split: str, index: int) -> tuple[int, int]:
+        """Identity and emotion id of sample ``index``; the emotions come equally often in any eight samples on end."""
+        if split == "val":
+            return VAL_IDENTITY + index, index % len(EMOTIONS)
+        each = self.config.emotions_per_identity
+        identity, view = divmod(index, each)
+        # Steps of 8 / each spread the expressions of one identity; the identity's number shifts them.
+        return identity, (identity + view * (len(EMOTIONS) // each)) % len(EMOTIONS)
+
+    def findings(self) -> dict[str, int]:
+        """Nothing is ever left out."""
+        return {}
+
+    def _draw(self, identity: int, emotion: str) -> UInt8Image:
+        return render(identity, emotion, self.config.size, self.config.seed)

@@ -1,0 +1,117 @@
+"""Deterministic DDIM in both directions (Song et al. 2021, Eq. 12; thesis section 4.4, Eq. 4.13-4.19)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
+from affect_hpc.core.errors import UserError
+from affect_hpc.diffusion.guidance import Predict
+
+
+def timesteps(spacing: Spacing, num_steps: int, t0: int, num_timesteps: int) -> list[int]:
+    """The visited levels tau_1 < ... < tau_N, 0-based indices into alpha_bar (D-46).
+
+    linspace: 1, then int(j t0 / (N - 1)) for j = 1 .. N-1, ending at t0. leading_plus_one: every (T // S)-th index plus
+    one, where S = ``num_steps`` steps would cover all T levels, up to ``t0``.
+
+    Raises:
+        UserError: fewer than two levels, or two equal ones.
+    """
+    if spacing is Spacing.linspace:
+        if num_steps < 2:
+            raise UserError(f"edit.num_steps={num_steps} is too small: linspace spacing needs at least 2.")
+        taus = [1] + [int(j * t0 / (num_steps - 1)) for j in range(1, num_steps)]
+    else:
+        taus = [t + 1 for t in range(0, num_timesteps, num_timesteps // num_steps) if t + 1 <= t0]
+    if len(taus) < 2 or any(a >= b for a, b in zip(taus, taus[1:], strict=False)):
+        raise UserError(
+            f"edit.num_steps={num_steps} with edit.t0={t0} and edit.spacing={spacing.name} visits the levels {taus[:8]}..., "
+            "which do not rise: choose fewer steps or a larger t0."
+        )
+    return taus
+
+
+@dataclass(frozen=True)
+class Path:
+    """The levels that an edit visits, and the conventions it follows.
+
+    Args:
+        taus: tau_1 .. tau_N.
+        alpha_bar: (T,) float64.
+        end_level: noise level of the clean end: alpha_bar[0] (original code) or exactly 1.
+        time_input: time that the network sees in an encoding step (D-14).
+    """
+
+    taus: Sequence[int]
+    alpha_bar: Tensor
+    end_level: EndLevel = EndLevel.first
+    time_input: TimeInput = TimeInput.next
+
+    def level(self, k: int) -> float:
+        """a_k = alpha_bar[tau_k], k = 0 .. N-1; k = -1 is the clean end."""
+        if k >= 0:
+            return float(self.alpha_bar[self.taus[k]])
+        return float(self.alpha_bar[0]) if self.end_level is EndLevel.first else 1.0
+
+    def encoding_time(self, k: int) -> int:
+        """What the network is told in the step from level k-1 to level k."""
+        if self.time_input is TimeInput.next:
+            return self.taus[k]
+        return self.taus[k - 1] if k > 0 else 0
+
+
+def step(z: Tensor, eps: Tensor, a_from: float, a_to: float) -> Tensor:
+    """From level ``a_from`` to level ``a_to`` along the noise ``eps``: predicted clean latent, then noise again.
+
+    Its inverse is the same step the other way with the same ``eps``.
+    """
+    z_0 = (z - (1 - a_from) ** 0.5 * eps) / a_from**0.5
+    return a_to**0.5 * z_0 + (1 - a_to) ** 0.5 * eps
+
+
+
+def encode(z: Tensor, label: Tensor, path: Path, predict: Predict) -> Tensor:
+    """Clean latent -> z_t0 under its own label.
+
+    Args:
+        z: (B, C, h, w), taken to be at level -1.
+        label: (B,) int64.
+        predict: the network, guided or not.
+    """
+    for k in range(len(path.taus)):
+        t = torch.full((len(z),), path.encoding_time(k), device=z.device)
+        z = step(z, predict(z, t, label), path.level(k - 1), path.level(k))
+    return z
+
+
+def decode(z: Tensor, label: Tensor, path: Path, predict: Predict) -> Tensor:
+    """z_t0 -> clean latent under ``label``; otherwise as ``encode``. Deterministic (sigma = 0)."""
+    for k in reversed(range(len(path.taus))):
+        t = torch.full((len(z),), path.taus[k], device=z.device)
+        z = step(z, predict(z, t, label), path.level(k), path.level(k - 1))
+    return z
+
+
+def sample(
+    z: Tensor, label: Tensor, path: Path, predict: Predict, eta: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Noise -> clean latent with the stochastic share ``eta`` (Song et al. 2021, Eq. 16); eta 0 is ``decode``.
+
+    Args:
+        z: standard normal noise at the highest level of ``path``.
+        eta: 0 (deterministic) .. 1 (ancestral).
+        generator: source of the fresh noise.
+    """
+    for k in reversed(range(len(path.taus))):
+        t = torch.full((len(z),), path.taus[k], device=z.device)
+        a_from, a_to = path.level(k), path.level(k - 1)
+        eps = predict(z, t, label)
+        sigma = eta * ((1 - a_to) / (1 - a_from) * (1 - a_from / a_to)) ** 0.5
+        z_0 = (z - (1 - a_from) ** 0.5 * eps) / a_from**0.5
+        z = a_to**0.5 * z_0 + max(1 - a_to - sigma**2, 0.0) ** 0.5 * eps
+        if sigma > 0:
+            z = z + sigma * torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
+    return z

@@ -1,0 +1,37 @@
+"""All stages: what each is called, its version, its config, and what kind of machine it wants."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from affect_hpc.config import stages
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One entry of the catalog."""
+
+    stage: str
+    """Module of affect_hpc.stages and first folder below runs/."""
+    version: int
+    """Raised when the stage computes something else for the same config: old results are then not reused."""
+    config: type[Any]
+    resource_class: str
+    """Key of cluster.resources: cpu, train or infer."""
+    divisible: bool
+    """Whether array parts may share the work of one run."""
+
+
+CATALOG: dict[str, StageSpec] = {
+    "prepare_shards": StageSpec("prepare_shards", 1, stages.PrepareShardsConfig, "cpu", divisible=True),
+    "train_referee": StageSpec("train_referee", 1, stages.TrainRefereeConfig, "train", divisible=False),
+    "train_vqgan": StageSpec("train_vqgan", 1, stages.TrainVqganConfig, "train", divisible=False),
+    "encode_latents": StageSpec("precompute_latents", 1, stages.EncodeLatentsConfig, "infer", divisible=True),
+    "train_ldm": StageSpec("train_ldm", 1, stages.TrainLdmConfig, "train", divisible=False),
+    "reconstruct": StageSpec("reconstruct", 1, stages.ReconstructConfig, "infer", divisible=True),
+    "invert_latents": StageSpec("precompute_latents", 1, stages.InvertLatentsConfig, "infer", divisible=True),
+    "manipulate": StageSpec("manipulate", 1, stages.ManipulateConfig, "infer", divisible=True),
+    "evaluate": StageSpec("evaluate", 1, stages.EvaluateConfig, "infer", divisible=True),
+    "reduce": StageSpec("reduce", 1, stages.ReduceConfig, "cpu", divisible=False),
+    "report": StageSpec("report", 1, stages.ReportConfig, "cpu", divisible=False),
+}
+"""By kind: precompute_latents is one stage of two kinds."""

@@ -1,0 +1,164 @@
+"""From configs to a graph: which stages a sweep point needs, and who feeds whom."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import affect_hpc
+from affect_hpc.config.available import check_experts, settle_landmarks, settle_perceptual
+from affect_hpc.config.checks import one_of
+from affect_hpc.config.corpus import corpus_digest
+from affect_hpc.config.data import DemoDataConfig, FolderDataConfig, LabelFrom
+from affect_hpc.config.experts import ExpertsConfig
+from affect_hpc.config.root import Config
+from affect_hpc.core.errors import UserError
+from affect_hpc.core.hashing import folder_digest
+from affect_hpc.hpc.catalog import CATALOG
+from affect_hpc.hpc.graph import Edge, External, Graph, Node
+
+Parents = Mapping[str, Sequence[Edge | External]]
+PACKAGED = Path(affect_hpc.__file__).parent / "models" / "packaged"
+
+
+class Planner:
+    """Makes the nodes of all points of one launch; equal nodes are one object."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self._nodes: dict[str, Node] = {}
+        self._externals: dict[Path, External] = {}
+        self._digests: dict[str, str] = {}
+
+    def node(self, kind: str, config: Any, parents: Parents, parts: int = 1) -> Node:
+        """The node of this kind, config and parents."""
+        node = Node(kind, config, {role: tuple(edges) for role, edges in parents.items()}, parts)
+        if node.name not in self._nodes:
+            spec = node.run_dir(self.store).spec()
+            # Work that has begun keeps its division: the parts that are done stay done.
+            self._nodes[node.name] = replace(node, parts=spec["parts"]) if spec else node
+        return self._nodes[node.name]
+
+    def external(self, key: str, where: str, must_hold: str) -> External:
+        """The folder ``where`` (or the packaged network ``package:NAME``) as a finished input."""
+        path = PACKAGED / where.removeprefix("package:") if where.startswith("package:") else Path(where)
+        path = path.absolute()
+        if not (path / must_hold).exists():
+            known = ", ".join(f"package:{entry.name}" for entry in sorted(PACKAGED.glob("*/"))) or "none is packaged"
+            raise UserError(f"{key}={where} holds no {must_hold}: give a folder that does, 'train', or one of: {known}.")
+        if path not in self._externals:
+            self._externals[path] = External(path, folder_digest(path))
+        return self._externals[path]
+
+    def corpus(self, cfg: Config) -> Any:
+        """The data config with what only a look at the machine can tell filled in."""
+        data = cfg.data
+        if not isinstance(data, FolderDataConfig):
+            return data
+        if data.root not in self._digests:
+            self._digests[data.root] = corpus_digest(data.root, self.store / "runs" / "_corpora.json")
+        align = replace(data.align, landmarks=settle_landmarks(data.align.landmarks))
+        # The folder's content is its identity; where it lies is not.
+        return replace(data, root=str(Path(data.root).absolute()), digest=self._digests[data.root], align=align)
+
+    def point(self, cfg: Config) -> dict[str, Node]:
+        """All nodes of one sweep point, by kind (``baseline`` and ``reduce_baseline`` are the unedited rows)."""
+        stages, edit, parts = cfg.stages, cfg.edit, cfg.cluster.parts
+        experts = replace(cfg.experts, perceptual=settle_perceptual(cfg.experts.perceptual))
+        check_experts(experts.emotion, experts.identity, experts.perceptual, experts.folder)
+        check_judges(cfg, experts)
+        nodes: dict[str, Node] = {}
+
+        def add(kind: str, config: Any, parents: Parents, name: str = "") -> Edge:
+            count = parts if CATALOG[kind].divisible else 1
+            nodes[name or kind] = self.node(kind, config, parents, count)
+            return Edge(nodes[name or kind])
+
+        shards = add("prepare_shards", replace(stages.prepare_shards, data=self.corpus(cfg)), {})
+        first_stage: Edge | External
+        if cfg.use.first_stage == "train":
+            first_stage = add("train_vqgan", stages.train_vqgan, {"shards": [shards]})
+        else:
+            first_stage = self.external("use.first_stage", cfg.use.first_stage, "first_stage/config.json")
+        ldm: Edge | External
+        if cfg.use.ldm == "train":
+            encoded = add("encode_latents", stages.encode_latents, {"shards": [shards], "first_stage": [first_stage]})
+            ldm = add("train_ldm", stages.train_ldm, {"latents": [encoded]})
+        else:
+            ldm = self.external("use.ldm", cfg.use.ldm, "unet/config.json")
+        networks: Parents = {"first_stage": [first_stage], "ldm": [ldm]}
+        judges: Parents = {}
+        if "referee" in (experts.emotion, experts.identity):
+            judges = {"referee": [add("train_referee", stages.train_referee, {"shards": [shards]})]}
+
+        reconstruction = add("reconstruct", stages.reconstruct, {"shards": [shards], "first_stage": [first_stage]})
+        unedited = replace(stages.evaluate, experts=experts, baseline=True, gamma=0.0, t0=0, num_steps=0, targets=[])
+        baseline = add(
+            "evaluate",
+            unedited,
+            {"shards": [shards], "reconstruction": [Edge(reconstruction.node, each=True)], **judges},
+            "baseline",
+        )
+        add("reduce", stages.reduce, {"states": [baseline]}, "reduce_baseline")
+
+        invert = replace(stages.invert_latents, gamma=edit.resolved_encode_gamma())
+        inverted = add("invert_latents", invert, {"shards": [shards], **networks})
+        edited = add("manipulate", stages.manipulate, {"latents": [Edge(inverted.node, each=True)], **networks})
+        judged = add(
+            "evaluate",
+            replace(stages.evaluate, experts=experts, baseline=False),
+            {"shards": [shards], "reconstruction": [reconstruction], "images": [Edge(edited.node, each=True)], **judges},
+        )
+        add("reduce", stages.reduce, {"states": [judged]})
+        return nodes
+
+    def report(self, cfg: Config, points: Sequence[dict[str, Node]]) -> Node:
+        """The node that shows all ``points`` beside each other."""
+        tables = _unique(node for point in points for node in (point["reduce_baseline"], point["reduce"]))
+        roles: dict[str, list[Edge | External]] = {"tables": [Edge(node) for node in tables]}
+        for role, kind in {"edits": "manipulate", "reconstruction": "reconstruct", "shards": "prepare_shards"}.items():
+            roles[role] = [Edge(node) for node in _unique(point[kind] for point in points)]
+        if "train_referee" in points[0]:
+            roles["referee"] = [Edge(node) for node in _unique(point["train_referee"] for point in points)]
+        return self.node("report", replace(cfg.stages.report, title=cfg.sweep), roles)
+
+
+def plan(configs: Sequence[Config]) -> tuple[Graph, list[dict[str, Node]]]:
+    """The graph of all sweep points up to the stage that is asked for, and the nodes of each point by kind."""
+    for cfg in configs:
+        cfg.check()
+        one_of("stage", cfg.stage, CATALOG)
+    first = configs[0]
+    planner = Planner(Path(first.store).absolute())
+    points = [planner.point(cfg) for cfg in configs]
+    if first.stage == "report":
+        return Graph([planner.report(first, points)]), points
+    missing = [point for point in points if first.stage not in point]
+    if missing:
+        raise UserError(f"stage={first.stage} is not part of this plan: it runs {', '.join(points[0])}, report.")
+    return Graph([point[first.stage] for point in points]), points
+
+
+def check_judges(cfg: Config, experts: ExpertsConfig) -> None:
+    """No network that guided a model may judge it.
+
+    Raises:
+        UserError: where a judge also labelled the corpus or was part of a training loss.
+    """
+    data, vqgan = cfg.data, cfg.stages.train_vqgan
+    if isinstance(data, FolderDataConfig) and data.label is LabelFrom.pseudo and data.labeller == experts.emotion:
+        raise UserError(
+            f"experts.emotion={experts.emotion} also labels the corpus (data.labeller): the network that guided a model "
+            "may not judge it. Choose another emotion judge or labeller."
+        )
+    if cfg.use.first_stage == "train" and vqgan.perceptual == experts.perceptual:
+        raise UserError(
+            f"experts.perceptual={experts.perceptual} is also the perceptual loss of train_vqgan: the network that guided "
+            "a model may not judge it. Choose another one on either side."
+        )
+    if "referee" in (experts.emotion, experts.identity) and not isinstance(data, DemoDataConfig):
+        raise UserError("experts=referee needs labels and identities that are certain, as data=demo has: use experts=folder.")
+
+
+def _unique(nodes: Any) -> list[Node]:
+    return list(dict.fromkeys(nodes))

@@ -1,0 +1,69 @@
+"""A trained latent diffusion model as the rest of the program uses it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from affect_hpc.config.model import ConditionConfig, DiffusionConfig, LatentConfig, LatentScale
+from affect_hpc.core.io import read_json, write_json
+from affect_hpc.models.denoiser import Denoiser
+
+DESCRIPTION = "ldm.json"
+
+
+@dataclass(frozen=True)
+class LatentNorm:
+    """Affine map between first-stage latents and what is diffused: (latent - mean) / std, per channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, config: LatentConfig, latents: Tensor) -> "LatentNorm":
+        """From all latents (N, C, h, w) of the train split; a fixed factor needs none of them."""
+        channels = latents.shape[1]
+        if config.scale is LatentScale.fixed:
+            return cls(torch.zeros(channels), torch.full((channels,), 1 / config.scale_factor))
+        wide = latents.double()
+        return cls(wide.mean(dim=(0, 2, 3)).float(), wide.std(dim=(0, 2, 3)).float())
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) -> what is diffused."""
+        return (latents - self.mean.to(latents)[:, None, None]) / self.std.to(latents)[:, None, None]
+
+    def restore(self, z: Tensor) -> Tensor:
+        """What is diffused -> latents."""
+        return z * self.std.to(z)[:, None, None] + self.mean.to(z)[:, None, None]
+
+
+@dataclass(frozen=True)
+class Ldm:
+    """Denoiser, its diffusion process and its latent normalisation."""
+
+    denoiser: Denoiser
+    diffusion: DiffusionConfig
+    condition: ConditionConfig
+    norm: LatentNorm
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> "Ldm":
+        """The averaged weights of a train_ldm output, frozen."""
+        description: dict[str, Any] = read_json(folder / DESCRIPTION)
+        condition = ConditionConfig(**description["condition"])
+        norm = LatentNorm(torch.tensor(description["latent_mean"]), torch.tensor(description["latent_std"]))
+        denoiser = Denoiser.load(folder, condition).to(device)
+        return cls(denoiser, DiffusionConfig(**description["diffusion"]), condition, norm)
+
+
+def write_description(folder: Path, diffusion: DiffusionConfig, condition: ConditionConfig, norm: LatentNorm) -> None:
+    """Write ``ldm.json``: what a loader needs besides the weights."""
+    content = {
+        "diffusion": vars(diffusion),
+        "condition": vars(condition),
+        "latent_mean": norm.mean.tolist(),
+        "latent_std": norm.std.tolist(),
+    }
+    write_json(folder / DESCRIPTION, content)

@@ -1,0 +1,1 @@
+"""Results for people: tables, plots, contact sheets and a page."""

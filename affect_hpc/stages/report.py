@@ -1,0 +1,62 @@
+"""Tables, plots, contact sheets and one page of a sweep. Equal inputs give equal bytes."""
+
+import logging
+
+from affect_hpc.config.stages import ReportConfig
+from affect_hpc.core.errors import UserError
+from affect_hpc.core.io import write_bytes, write_text
+from affect_hpc.core.rundir import Inputs, Outcome, Workplace
+from affect_hpc.data.shards import ShardSet
+from affect_hpc.report import facts, html
+from affect_hpc.report.gallery import Gallery, load_edits, place_of
+from affect_hpc.report.plots import all_plots
+from affect_hpc.report.sheets import jpeg_bytes, png_bytes
+from affect_hpc.report.tables import best_point, csv_text, load_points, markdown, sweeps
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: ReportConfig, inputs: Inputs, place: Workplace) -> Outcome:
+    """Reads: tables, edits, reconstruction, shards; for their figures alone referee, first_stage, ldm.
+
+    Writes: ``index.html``, ``table.csv``, ``table.md``, ``plots/*.png``, ``sheets/*.png``.
+    """
+    points = load_points(inputs.many("tables"))
+    runs = sweeps(points)
+    if not runs:
+        raise UserError("no table holds an edit: a report needs at least one evaluated point besides the baseline.")
+    gallery = Gallery(
+        ShardSet.open([folder / "val" for folder in inputs.many("shards")]),
+        ShardSet.open(inputs.many("reconstruction")),
+        load_edits(inputs.many("edits")),
+        cfg.sheet_faces,
+    )
+    lost = [point for sweep in runs for point in sweep.points if place_of(point) not in gallery.edits]
+    if lost:
+        raise UserError(
+            f"the edits at gamma {lost[0].gamma:g}, t0 {lost[0].t0} are missing: give the edits of every table."
+        )
+
+    write_text(place.out / "table.csv", csv_text(points))
+    write_text(place.out / "table.md", markdown(points))
+    sources = gallery.sources()
+    write_bytes(place.out / "sheets" / "sources.png", png_bytes(sources))
+    pictures = html.Pictures(html.data_uri(jpeg_bytes(sources), "jpeg"), [])
+    for i, sweep in enumerate(runs):
+        # A second judge looks at the same faces: its sheets and plots bear its name.
+        tail = f"_{sweep.judge}" if i else ""
+        plots = {stem + tail: content for stem, content in all_plots(sweep).items()}
+        sheets = {name + tail: sheet for name, sheet in gallery.target_sheets(sweep).items()}
+        for stem, content in plots.items():
+            write_bytes(place.out / "plots" / f"{stem}.png", content)
+        for name, (_, sheet) in sheets.items():
+            write_bytes(place.out / "sheets" / f"{name}.png", png_bytes(sheet))
+        shown = {name: (target, html.data_uri(jpeg_bytes(sheet), "jpeg")) for name, (target, sheet) in sheets.items()}
+        figures = {stem: html.data_uri(content, "png") for stem, content in plots.items()}
+        pictures.sweeps.append(html.SweepPictures(sweep, shown, figures))
+    known = facts.gather(inputs.roles)
+    write_text(place.out / "index.html", html.page(cfg.title, points, pictures, known))
+    log.info("report of %d points in %s", len(points), place.out)
+    best = best_point(runs[0])
+    accuracy = best.get("mean", "target_accuracy")
+    return Outcome({"points": len(points), **({"best_target_accuracy": accuracy} if accuracy is not None else {})})

@@ -1,0 +1,128 @@
+"""Class-conditional latent diffusion with label dropout (thesis section 4.3.3)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from affect_hpc.config.stages import DropoutUnit, TrainLdmConfig
+from affect_hpc.config.train import Precision
+from affect_hpc.core.rundir import Inputs, Outcome, Workplace
+from affect_hpc.data.codec import decode_npy
+from affect_hpc.data.shards import ShardSet
+from affect_hpc.data.stream import TrainStream
+from affect_hpc.diffusion.objective import eps_error, q_sample
+from affect_hpc.diffusion.schedule import alpha_bars
+from affect_hpc.models.conditioning import drop_labels
+from affect_hpc.models.denoiser import Denoiser, write_scheduler_config
+from affect_hpc.models.ldm import LatentNorm, write_description
+from affect_hpc.train import comm
+from affect_hpc.train.ema import Ema
+from affect_hpc.train.engine import Engine, make_engine
+from affect_hpc.train.loop import fit, seed_everything
+
+
+class LatentSet:
+    """All latents of the train split in memory, flipped views as samples of their own."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        shards = ShardSet.open(folders)
+        views = [(i, member) for member in ("npy", "flip.npy") for i in range(len(shards)) if shards.has(i, member)]
+        self.latents = torch.from_numpy(np.stack([decode_npy(shards.read(i, member)) for i, member in views]))
+        self.labels = torch.tensor([shards.samples[i].label for i, _ in views])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class LdmTask:
+    """Noise prediction on latents."""
+
+    def __init__(self, cfg: TrainLdmConfig, data: LatentSet, ranks: comm.Ranks) -> None:
+        self.cfg, self.data = cfg, data
+        self.device = comm.device_of(ranks)
+        seed_everything(cfg.train.seed)
+        channels, size = data.latents.shape[1:3]
+        denoiser = Denoiser.build(cfg.unet, cfg.condition, channels, size).to(self.device)
+        self.norm = LatentNorm.of(cfg.latent, data.latents)
+        self.alpha_bar = alpha_bars(cfg.diffusion)
+        self.ema = Ema(denoiser, cfg.ema_decay)
+        self.engine = make_engine(denoiser, cfg.train, ranks)
+        self.micro = cfg.train.micro_batch_size or cfg.train.global_batch_size // ranks.world
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network without its engine."""
+        module = self.engine.module
+        assert isinstance(module, Denoiser)
+        return module
+
+    def engines(self) -> Mapping[str, Engine]:
+        return {"denoiser": self.engine}
+
+    def state(self) -> dict[str, Any]:
+        return {"ema": self.ema.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.ema.load(state["ema"])
+
+    def step(self, indices: Any, step: int, lr: float) -> Mapping[str, Tensor]:
+        losses = []
+        for start in range(0, len(indices), self.micro):
+            loss = self._loss(torch.as_tensor(indices[start : start + self.micro]))
+            self.engine.backward(loss)
+            self.engine.step(lr)
+            losses.append(loss.detach())
+        with self.engine.gathered():
+            self.ema.update(self.denoiser)
+        return {"loss": torch.stack(losses).mean()}
+
+    def _loss(self, indices: Tensor) -> Tensor:
+        cfg = self.cfg
+        z_0 = self.norm.normalise(self.data.latents[indices].float().to(self.device))
+        label = self.data.labels[indices].to(self.device)
+        label = drop_labels(label, cfg.condition.null_index, cfg.p_uncond, cfg.dropout_unit is DropoutUnit.sample)
+        # Drawn on the CPU: the same numbers on every device.
+        t = torch.randint(cfg.diffusion.num_timesteps, (len(z_0),)).to(self.device)
+        noise = torch.randn(z_0.shape).to(self.device)
+        z_t = q_sample(z_0, t, noise, self.alpha_bar)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.train.precision is Precision.bf16):
+            predicted = self.engine.forward(z_t, t, label)
+        return eps_error(predicted, noise)
+
+    def pictures(self, step: int) -> Mapping[str, Tensor]:
+        return {}
+
+
+def run(cfg: TrainLdmConfig, inputs: Inputs, place: Workplace) -> Outcome:
+    """Train the denoiser on latents of the train split; write averaged and raw weights."""
+    ranks = comm.Ranks.of_environment()
+    comm.set_up(ranks, place.keep)
+    data = LatentSet(inputs.many("latents"))
+    task = LdmTask(cfg, data, ranks)
+    stream = TrainStream(len(data), cfg.train.global_batch_size, cfg.train.seed, ranks.rank, ranks.world)
+    if not fit("train_ldm", task, stream, cfg.train, ranks, place.keep):
+        return Outcome(stopped=True)
+    averaged, raw = task.ema.average, task.denoiser
+    assert isinstance(averaged, Denoiser)
+    with task.engine.gathered():
+        if not cfg.ema_embedding:
+            averaged.embedding.load_state_dict(raw.embedding.state_dict())
+        if ranks.is_chief:
+            raw.save(place.out / "unet_raw", place.out / "conditioner.safetensors")
+    if ranks.is_chief:
+        averaged.save(place.out / "unet", place.out / "conditioner.safetensors")
+        write_description(place.out, cfg.diffusion, cfg.condition, task.norm)
+        settings = {
+            "num_train_timesteps": cfg.diffusion.num_timesteps,
+            "beta_schedule": cfg.diffusion.beta_schedule,
+            "beta_start": cfg.diffusion.beta_start,
+            "beta_end": cfg.diffusion.beta_end,
+            "prediction_type": "epsilon",
+        }
+        write_scheduler_config(place.out / "scheduler", settings)
+    comm.barrier()
+    return Outcome({"samples": len(data)})

@@ -1,0 +1,119 @@
+"""Ranks: who this process is, and helpers that vanish when it is alone."""
+
+import atexit
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Place of this process among the processes of its job."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    @classmethod
+    def of_environment(cls) -> "Ranks":
+        """From srun, submitit's local executor or torchrun; alone where none of them started us."""
+        for rank, world, local in (
+            ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"),
+            ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+            ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+        ):
+            if rank in os.environ and world in os.environ:
+                return cls(int(os.environ[rank]), int(os.environ[world]), int(os.environ[local]))
+        return cls()
+
+
+def device_of(ranks: Ranks) -> torch.device:
+    """The GPU of this rank, or the CPU where there is none."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def attempt_name() -> str:
+    """What all ranks of this attempt share and no other attempt has, as part of a file name."""
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "SUBMITIT_LOCAL_JOB_ID", "TORCHELASTIC_RUN_ID")
+    return "-".join(["attempt", *(os.environ[name] for name in names if name in os.environ)])
+
+
+def set_up(ranks: Ranks, keep: Path) -> None:
+    """Join the process group; once per process.
+
+    Args:
+        keep: folder on a file system that all ranks share. They meet in a file there, which needs no free port.
+    """
+    if dist.is_initialized():
+        return
+    # A group that is left in good order removes its file: a job that is started again under its old name needs that.
+    atexit.register(_leave)
+    if ranks.world == 1:
+        # DeepSpeed wants a group of one as well; nobody else is to be met on this port.
+        rendezvous_url = f"tcp://127.0.0.1:{free_port()}"
+    else:
+        keep.mkdir(parents=True, exist_ok=True)
+        rendezvous_url = f"file://{keep.absolute()}/.rendezvous-{attempt_name()}"
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(
+        backend, init_method=rendezvous_url, rank=ranks.rank, world_size=ranks.world, timeout=timedelta(minutes=30)
+    )
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any rank; all ranks get the same answer at the same step."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    votes = torch.tensor([int(flag)], device=device)
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return bool(votes.item())
+
+
+def from_chief(value: Tensor) -> Tensor:
+    """Rank 0's value on all ranks; all give a tensor of the same shape."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        value = value.contiguous()
+        dist.broadcast(value, 0)
+    return value
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a scalar over all ranks."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -1,0 +1,93 @@
+"""Conventions of the networks: what is quantised when, what a label means, and that saving loses nothing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from affect_hpc.config.model import ConditionConfig, FirstStageConfig, LatentConfig, LatentScale, UnetConfig
+from affect_hpc.models import first_stage
+from affect_hpc.models.conditioning import LabelEmbedding, drop_labels
+from affect_hpc.models.denoiser import Denoiser
+from affect_hpc.models.ldm import LatentNorm
+
+SMALL = FirstStageConfig([8, 8, 16], 1, 4, [], False, 32, 3)
+UNET, CONDITION = UnetConfig([16, 32], 1, 8, 16, [1]), ConditionConfig(dim=16)
+
+
+@pytest.fixture
+def model() -> first_stage.VQModel:
+    torch.manual_seed(0)
+    network = first_stage.build(SMALL).eval()
+    torch.nn.init.normal_(network.quantize.embedding.weight)
+    return network
+
+
+@torch.no_grad()
+def test_encoding_is_not_quantised_and_decoding_quantises(model: first_stage.VQModel) -> None:
+    latents = first_stage.encode(model, torch.rand(2, 3, 32, 32) * 2 - 1)
+    assert latents.shape == (2, 3, 8, 8)
+    quantised, _, _ = model.quantize(latents)
+    assert not torch.allclose(latents, quantised)
+    torch.testing.assert_close(first_stage.decode(model, latents), first_stage.decode(model, quantised))
+
+
+def test_legacy_beta_weighs_the_codebook_term(model: first_stage.VQModel) -> None:
+    latents = torch.randn(1, 3, 4, 4, requires_grad=True)
+    _, loss, (_, _, index) = model.quantize(latents)
+    codes = model.quantize.embedding.weight[index].view(1, 4, 4, 3).permute(0, 3, 1, 2)
+    (gradient,) = torch.autograd.grad(loss, latents, retain_graph=True)
+    # The encoder's share has weight 1, the codebook's beta = 0.25 (D-06).
+    torch.testing.assert_close(gradient, 2 * (latents - codes).detach() / latents.numel())
+    (codebook,) = torch.autograd.grad(loss, model.quantize.embedding.weight)
+    assert float(codebook.sum()) == pytest.approx(float((0.25 * 2 * (codes - latents) / latents.numel()).sum()), rel=1e-4)
+
+
+def test_a_saved_first_stage_is_the_same(model: first_stage.VQModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "first_stage")
+    images = torch.rand(1, 3, 32, 32) * 2 - 1
+    again = first_stage.load(tmp_path)
+    assert not again.training and not any(parameter.requires_grad for parameter in again.parameters())
+    assert torch.equal(first_stage.reconstruct(again, images), first_stage.reconstruct(model, images))
+
+
+def test_a_saved_denoiser_is_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    denoiser = Denoiser.build(UNET, CONDITION, 3, 8).eval()
+    denoiser.save(tmp_path / "unet", tmp_path / "conditioner.safetensors")
+    again = Denoiser.load(tmp_path, CONDITION)
+    arguments = torch.randn(2, 3, 8, 8), torch.tensor([3, 500]), torch.tensor([1, 8])
+    with torch.no_grad():
+        assert torch.equal(again(*arguments), denoiser(*arguments))
+
+
+def test_each_label_has_a_row_and_no_label_the_last() -> None:
+    embedding = LabelEmbedding(CONDITION)
+    assert embedding.table.weight.shape == (9, 16)
+    assert torch.equal(embedding(torch.tensor([8]))[0, 0], embedding.table.weight[8])
+
+
+def test_labels_are_dropped_each_or_all_at_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(8).repeat(1000)
+    share = (drop_labels(label, 8, 0.2, True, generator) == 8).float().mean()
+    assert float(share) == pytest.approx(0.2, abs=0.02)
+    batches = [drop_labels(torch.arange(4), 8, 0.2, False, generator) for _ in range(500)]
+    assert {tuple(batch.tolist()) for batch in batches} == {(0, 1, 2, 3), (8, 8, 8, 8)}
+    assert sum(int(batch[0] == 8) for batch in batches) / 500 == pytest.approx(0.2, abs=0.06)
+    assert torch.equal(drop_labels(label, 8, 0.0, True), label)
+
+
+def test_channel_normalisation_gives_unit_variance_and_is_undone() -> None:
+    latents = torch.randn(64, 3, 8, 8) * torch.tensor([1.4, 1.3, 0.3])[:, None, None] + torch.tensor([1.0, 0, -2])[:, None, None]
+    norm = LatentNorm.of(LatentConfig(LatentScale.per_channel), latents)
+    z = norm.normalise(latents)
+    torch.testing.assert_close(z.mean(dim=(0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(z.std(dim=(0, 2, 3)), torch.ones(3), rtol=0, atol=1e-4)
+    torch.testing.assert_close(norm.restore(z), latents, rtol=1e-5, atol=1e-5)
+
+
+def test_fixed_scale_multiplies() -> None:
+    latents = torch.randn(2, 3, 4, 4)
+    norm = LatentNorm.of(LatentConfig(LatentScale.fixed, 0.18), latents)
+    torch.testing.assert_close(norm.normalise(latents), latents * 0.18)
