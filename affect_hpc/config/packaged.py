@@ -194,7 +194,7 @@ WEIGHTS: Mapping[str, Weights] = {
 
 
 def expert_folder(folder: str = "") -> Path:
-    """Where unpacked weights lie: ``folder``, else $AFFECT_HPC_EXPERTS, else share/affect_hpc/experts in Python's prefix."""
+    """Where unpacked weights lie: ``folder``, else $AFFECT_HPC_EXPERTS, else share/affect_hpc/experts."""
     given = folder or os.environ.get("AFFECT_HPC_EXPERTS", "")
     return Path(given).expanduser() if given else Path(sys.prefix) / "share" / "affect_hpc" / "experts"
 

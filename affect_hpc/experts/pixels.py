@@ -23,7 +23,7 @@ def grey(images: Tensor) -> Tensor:
 
 
 def same_padded(images: Tensor, kernel: int, stride: int) -> Tensor:
-    """Zero-pad as TensorFlow's padding "same": the output has ceil(size / stride) pixels, odd padding right and below."""
+    """Zero-pad as TensorFlow's padding "same": ceil(size / stride) outputs, the odd pixel right and below."""
     height, width = images.shape[-2:]
     rows = max((-(-height // stride) - 1) * stride + kernel - height, 0)
     columns = max((-(-width // stride) - 1) * stride + kernel - width, 0)

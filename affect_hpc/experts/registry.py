@@ -99,7 +99,7 @@ def load_identity(name: str, folder: str, referee: Path | None) -> IdentityJudge
 
 
 def load_perceptual(name: str, folder: str) -> PerceptualDistance:
-    """The perceptual distance ``name``, one of PERCEPTUAL_DISTANCES or PERCEPTUAL_LOSSES; otherwise as ``load_emotion``."""
+    """The perceptual distance ``name``: of PERCEPTUAL_DISTANCES or PERCEPTUAL_LOSSES; otherwise as ``load_emotion``."""
     one_of("experts.perceptual", name, dict.fromkeys(PERCEPTUAL_DISTANCES + PERCEPTUAL_LOSSES))
     if name in ("lpips", "lpips_vgg"):
         verified(name)

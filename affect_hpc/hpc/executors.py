@@ -21,13 +21,13 @@ def worker_command(*arguments: str) -> str:
     return shlex.join([sys.executable, "-u", "-m", "affect_hpc.hpc.worker", *arguments])
 
 
-def start_local(part_folder: Path, resources: Resources, cluster: ClusterConfig) -> int:
-    """Start the job of one element on this machine; returns the process id of its controller.
+def start_local(folders: list[Path], resources: Resources, cluster: ClusterConfig) -> int:
+    """Start one job for some elements on this machine; returns the process id of its controller.
 
     The controller is submitit's: it starts the ranks, sends the warning signal before the time limit and starts a job
     again that asks for it.
     """
-    log = part_folder / "log"
+    log = folders[0] / "log"
     log.mkdir(parents=True, exist_ok=True)
     executor = LocalExecutor(folder=log)
     executor.update_parameters(
@@ -38,7 +38,7 @@ def start_local(part_folder: Path, resources: Resources, cluster: ClusterConfig)
         stderr_to_stdout=True,
         **({"setup": list(cluster.setup)} if cluster.setup else {}),
     )
-    job: Any = executor._submit_command(worker_command(str(part_folder)))
+    job: Any = executor._submit_command(worker_command(*map(str, folders)))
     return int(job.job_id)
 
 

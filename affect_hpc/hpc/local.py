@@ -66,8 +66,8 @@ class LocalRun:
                 with store_lock(self.store):
                     decisions = self._decide()
                     ready = self._ready(decisions)
-                    for element in ready[: self._free_slots(decisions)]:
-                        self._start(element)
+                    for batch in batches(ready, self._free_slots(decisions)):
+                        self._start(batch)
                 self.show(decisions)
                 if not ready and not decisions.elements(Action.attach):
                     return decisions
@@ -103,19 +103,40 @@ class LocalRun:
         ]
 
     def _free_slots(self, decisions: Decisions) -> int:
-        return self.cluster.slots - len(decisions.elements(Action.attach))
+        jobs = [element.folder(self.store).job() for element in decisions.elements(Action.attach)]
+        return self.cluster.slots - len({(job["host"], job["pid"]) for job in jobs if job and "pid" in job})
 
-    def _start(self, element: Element) -> None:
-        write_run(element.node, self.store)
-        folder = element.folder(self.store)
-        (folder.path / "FAILED").unlink(missing_ok=True)
-        self.count += 1
+    def _start(self, elements: list[Element]) -> None:
+        for element in elements:
+            write_run(element.node, self.store)
+            (element.folder(self.store).path / "FAILED").unlink(missing_ok=True)
+        self.count += len(elements)
+        folders = [element.folder(self.store) for element in elements]
         if self.cluster.executor is ExecutorName.inline:
-            if worker.run_element(folder.path):
-                self.failed.add(element)
+            self.failed |= {
+                element for element, folder in zip(elements, folders, strict=True) if worker.run_element(folder.path)
+            }
             return
-        spec = CATALOG[element.node.kind]
+        spec = CATALOG[elements[0].node.kind]
         resources = self.cluster.resources_of(spec.stage, spec.resource_class)
-        pid = executors.start_local(folder.path, resources, self.cluster)
-        folder.record_job({"executor": "local", "host": this_host(), "pid": pid, "submitted": time.time()})
-        self.started[element] = pid
+        pid = executors.start_local([folder.path for folder in folders], resources, self.cluster)
+        for element, folder in zip(elements, folders, strict=True):
+            job = {"executor": "local", "host": this_host(), "pid": pid, "submitted": time.time()}
+            folder.record_job({**job, "log": str(folders[0].log)})
+            self.started[element] = pid
+
+
+def batches(ready: list[Element], slots: int) -> list[list[Element]]:
+    """Elements that share a process: those of one kind, evenly over the free slots.
+
+    Starting a process and importing its networks takes seconds, longer than the work of many an element.
+    """
+    chosen: list[list[Element]] = []
+    waiting = list(ready)
+    while waiting and len(chosen) < slots:
+        kind = waiting[0].node.kind
+        same = [element for element in waiting if element.node.kind == kind]
+        batch = same[: -(-len(same) // (slots - len(chosen)))]
+        chosen.append(batch)
+        waiting = [element for element in waiting if element not in batch]
+    return chosen

@@ -93,7 +93,7 @@ def log_file(place: PartDir, store: Path) -> Path | None:
     if job is None:
         return None
     if job["executor"] == "local":
-        return place.log / f"{job['pid']}_0_log.out"
+        return Path(job["log"]) / f"{job['pid']}_0_log.out"
     number = job_of(job, store).get("id")
     return store / "runs" / "_arrays" / f"{number}_0_log.out" if number else None
 

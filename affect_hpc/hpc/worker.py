@@ -178,17 +178,22 @@ def _stopped(place: PartDir, chief: bool) -> int:
 def main() -> int:
     """Entry point of a job."""
     parser = argparse.ArgumentParser(prog="python -m affect_hpc.hpc.worker", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="run folder, or parts/<i> of a divided run")
+    parser.add_argument("folders", nargs="*", type=Path, help="run folders, or parts/<i> of divided runs")
     parser.add_argument("--array", type=Path, help="index file of an array: element $SLURM_ARRAY_TASK_ID is done")
     arguments = parser.parse_args()
     STOP.install()
     logs.set_up()
-    folder = arguments.folder
+    folders = arguments.folders
     if arguments.array is not None:
-        folder = Path(read_json(arguments.array)["elements"][os.environ["SLURM_ARRAY_TASK_ID"]])
-    if folder is None:
+        folders = [Path(read_json(arguments.array)["elements"][os.environ["SLURM_ARRAY_TASK_ID"]])]
+    if not folders:
         parser.error("give a run folder or --array FILE")
-    return run_element(folder)
+    codes = []
+    for folder in folders:
+        codes.append(run_element(folder))
+        if codes[-1] in (LOCAL_AGAIN, EXIT_STOPPED):
+            break
+    return max(codes)
 
 
 if __name__ == "__main__":

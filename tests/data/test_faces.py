@@ -35,7 +35,7 @@ def test_landmarks_lie_on_the_face() -> None:
     left, top, right, bottom = region
     assert points.shape == (68, 2)
     assert ((points > (left - 20, top - 20)) & (points < (right + 20, bottom + 20))).all()
-    # iBUG's order: right eye left of the left one, eyes above the nose's tip, that above the mouth, that above the chin.
+    # iBUG's order: right eye left of the left one; eyes, tip of the nose, mouth and chin from top to bottom.
     assert points[36:42, 0].max() < points[42:48, 0].min()
     assert points[36:48, 1].max() < points[33, 1] < points[48:60, 1].min() < points[8, 1]
 

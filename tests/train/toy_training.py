@@ -1,0 +1,89 @@
+"""A training of a second on one core, that uses everything the loop offers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from affect_hpc.config.train import EngineName, LrSchedule, Precision, TrainConfig
+from affect_hpc.core.stop import STOP
+from affect_hpc.data.stream import TrainStream
+from affect_hpc.train import comm
+from affect_hpc.train.ema import Ema
+from affect_hpc.train.engine import Engine, make_engine
+from affect_hpc.train.loop import fit, seed_everything
+
+CONFIG = TrainConfig(
+    global_batch_size=8,
+    samples_total=48,
+    lr=0.05,
+    lr_schedule=LrSchedule.cosine,
+    clip_grad_norm=1.0,
+    precision=Precision.fp32,
+    engine=EngineName.plain,
+    log_every=1,
+    save_every=2,
+    keep_checkpoints=3,
+)
+
+
+class ToyTask:
+    """Regression with dropout (so that the random state matters) and an average of the weights."""
+
+    def __init__(self, config: TrainConfig, ranks: comm.Ranks = comm.Ranks()) -> None:
+        seed_everything(config.seed)
+        net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.ema = Ema(net, 0.9)
+        self.engine = make_engine(net, config, ranks)
+        self.micro = config.micro_batch_size or config.global_batch_size // ranks.world
+        self.losses: list[float] = []
+        self.stop_at = self.poison_at = -1
+        self.dropout = True
+        self.seen: list[int] = []
+
+    def engines(self) -> Mapping[str, Engine]:
+        return {"net": self.engine}
+
+    def state(self) -> dict[str, Any]:
+        return {"ema": self.ema.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.ema.load(state["ema"])
+
+    def pictures(self, step: int) -> Mapping[str, Tensor]:
+        return {}
+
+    def step(self, indices: Any, step: int, lr: float) -> Mapping[str, Tensor]:
+        self.engine.module.train(self.dropout)
+        self.seen += [int(index) for index in indices]
+        losses = []
+        for start in range(0, len(indices), self.micro):
+            x = torch.stack([torch.sin(torch.arange(4) * (int(i) + 1.0)) for i in indices[start : start + self.micro]])
+            loss = ((self.engine.forward(x) - x.sum(dim=1, keepdim=True)) ** 2).mean()
+            if step == self.poison_at:
+                loss = loss * float("nan")
+            self.engine.backward(loss)
+            self.engine.step(lr)
+            losses.append(loss.detach())
+        with self.engine.gathered():
+            self.ema.update(self.engine.module)
+        if step == self.stop_at:
+            STOP.received = 10
+        self.losses.append(float(torch.stack(losses).mean()))
+        return {"loss": torch.stack(losses).mean()}
+
+    def weights(self) -> dict[str, Tensor]:
+        with self.engine.gathered():
+            return {name: value.detach().clone() for name, value in self.engine.module.state_dict().items()}
+
+
+def train(keep: Path, task: ToyTask, config: TrainConfig = CONFIG, ranks: comm.Ranks = comm.Ranks()) -> bool:
+    stream = TrainStream(20, config.global_batch_size, config.seed, ranks.rank, ranks.world)
+    return fit("toy", task, stream, config, ranks, keep)
+
+
+def deepspeed_config(stage: int, **changes: Any) -> TrainConfig:
+    return replace(CONFIG, engine=EngineName.deepspeed, zero_stage=stage, **changes)
