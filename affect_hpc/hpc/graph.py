@@ -98,7 +98,8 @@ class Graph:
 
     def __init__(self, targets: Iterable[Node]) -> None:
         self._by_name: dict[str, Node] = {}
-        for target in targets:
+        self.targets = list(targets)
+        for target in self.targets:
             self._add(target)
 
     def _add(self, node: Node) -> None:
@@ -116,6 +117,14 @@ class Graph:
     def elements(self) -> list[Element]:
         """All parts of all nodes; parents before children."""
         return [Element(node, part) for node in self.nodes for part in range(node.parts)]
+
+    def needed(self, done: set[str]) -> set[str]:
+        """Names of the nodes that are done, wanted, or an input of one that is still to be done."""
+        wanted = {target.name for target in self.targets} | done
+        for node in reversed(self.nodes):
+            if node.name in wanted and node.name not in done:
+                wanted |= {edge.node.name for edge in node.edges()}
+        return wanted
 
     def descendants(self, names: set[str]) -> set[str]:
         """Names of the nodes that depend, at any distance, on one of ``names``; these themselves left out."""

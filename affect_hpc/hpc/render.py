@@ -56,9 +56,8 @@ def _kind_line(kind: str, nodes: list[Node], decisions: Decisions, cluster: Clus
     counts = Counter(decisions.of[element].action for element in decisions.of if element.node.kind == kind)
     parts = max(node.parts for node in nodes)
     runs = f"{len(nodes)} run{'s' if len(nodes) > 1 else ''}" + (f" x {parts} parts" if parts > 1 else "")
-    states = ", ".join(
-        f"[{COLORS[action]}]{COUNTED[action].format(counts[action])}[/]" for action in Action if counts[action]
-    )
+    shown = [f"[{COLORS[action]}]{COUNTED[action].format(counts[action])}[/]" for action in Action if counts[action]]
+    states = ", ".join(shown) or "[dim]not needed[/]"
     spec = CATALOG[kind]
     asked = cluster.resources_of(spec.stage, spec.resource_class)
     asks = f"{asked.cpus_per_task} cpu, {asked.mem_gb:g} GB, {asked.timeout_min} min"

@@ -1,5 +1,6 @@
 """One launch from plan to end."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Session:
         self.store = Path(configs[0].store).absolute()
         self.graph, self.points = plan(configs)
         self.jobs = slurm.JobStates(self.store, self.cluster)
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
     @property
     def on_slurm(self) -> bool:

@@ -34,7 +34,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Decisions:
-    """The action for every element of a graph, parents before children."""
+    """The action for every element of a graph that is done or needed, parents before children."""
 
     of: dict[Element, Decision] = field(default_factory=dict)
 
@@ -55,7 +55,7 @@ def decide(
     max_attempts: int,
     given_up: Collection[Element] = (),
 ) -> Decisions:
-    """Walk the graph in topological order.
+    """Walk the graph in topological order. What is neither done nor needed by anything that is to run is left out.
 
     ======================================  ==========================================================
     DONE                                    reuse; contributes no dependency
@@ -72,8 +72,11 @@ def decide(
         given_up: elements that already failed in this launch.
     """
     decisions = Decisions()
+    done = {node.name for node in graph.nodes if node.run_dir(store).settle()}
+    needed = graph.needed(done)
     for node in graph.nodes:
-        node.run_dir(store).settle()
+        if node.name not in needed:
+            continue
         for part in range(node.parts):
             element = Element(node, part)
             again = retry and element not in given_up
