@@ -1,6 +1,7 @@
 """Starting jobs through submitit: processes of this machine, or arrays on SLURM."""
 
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -118,6 +119,8 @@ def submit_array(
 ) -> str:
     """Submit one array; returns its job id. UserError where sbatch refuses."""
     executor = _prepared(folder, job_name, indices, resources, cluster, dependency, hold, code)
+    # submitit hands sbatch this process' environment.
+    os.environ.update(cluster.env)
     try:
         job: Any = executor._submit_command(worker_command("--array", str(folder / f"{job_name}.json")))
     except FailedJobError as error:
