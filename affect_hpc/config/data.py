@@ -6,6 +6,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from affect_hpc.config.checks import in_range, one_of
+from affect_hpc.config.fields import transient
 from affect_hpc.core.errors import UserError
 
 
@@ -84,8 +85,8 @@ class DemoDataConfig(DataConfig):
 class FolderDataConfig(DataConfig):
     """The user's own photos and videos below one folder."""
 
-    root: str = MISSING
-    """Folder that holds the photos and videos, at any depth."""
+    root: str = transient(MISSING)
+    """Folder that holds the photos and videos, at any depth. Its content is the corpus' identity, its place is not."""
     label: LabelFrom = LabelFrom.folder
     labeller: str = MISSING
     """Emotion expert that labels when data.label=pseudo. It then may not judge."""
@@ -97,6 +98,8 @@ class FolderDataConfig(DataConfig):
     """Videos: frames used of one file at the most, evenly spread; 0 for all."""
     on_bad_file: OnBadFile = OnBadFile.fail
     align: AlignConfig = field(default_factory=AlignConfig)
+    experts_folder: str = transient("")
+    """As experts.folder, for the labeller."""
     digest: str = ""
     """Content digest of the corpus, set by the plan: new or changed files make a new run."""
     seed: int = 0

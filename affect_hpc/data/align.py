@@ -38,10 +38,6 @@ class Box:
         """Points of the image in coordinates of the box resized to ``side``."""
         return (points - (self.left, self.top)) * (side / self.side)
 
-    def to_image(self, points: Points, side: int) -> Points:
-        """Inverse of ``to_crop``."""
-        return points * (self.side / side) + (self.left, self.top)
-
     def distance_to(self, region: tuple[float, float, float, float]) -> float:
         """Distance in px from the box's centre to that of another box (left, top, right, bottom)."""
         left, top, right, bottom = region

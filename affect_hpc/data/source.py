@@ -54,3 +54,11 @@ class Source(Protocol):
     def findings(self) -> dict[str, int]:
         """Faces and files left out so far, counted by reason."""
         ...
+
+    def left_out(self) -> dict[str, str]:
+        """Files that were left out so far -> the reason."""
+        ...
+
+    def verdict(self) -> None:
+        """Called after the last shard: raise UserError, one line a file, where the corpus is not to be used as it is."""
+        ...

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import affect_hpc
-from affect_hpc.config.available import check_experts, settle_landmarks, settle_perceptual
+from affect_hpc.config.available import check_expert, check_experts, settle_landmarks, settle_perceptual
 from affect_hpc.config.checks import one_of
-from affect_hpc.config.corpus import corpus_digest
+from affect_hpc.config.corpus import corpus_digest, folder_labels, list_files
 from affect_hpc.config.data import DemoDataConfig, FolderDataConfig, LabelFrom
 from affect_hpc.config.experts import ExpertsConfig
 from affect_hpc.config.root import Config
@@ -56,9 +56,12 @@ class Planner:
         if not isinstance(data, FolderDataConfig):
             return data
         if data.root not in self._digests:
+            if data.label is LabelFrom.folder:
+                folder_labels(list_files(data.root))
+            else:
+                check_expert(data.labeller, data.experts_folder)
             self._digests[data.root] = corpus_digest(data.root, self.store / "runs" / "_corpora.json")
         align = replace(data.align, landmarks=settle_landmarks(data.align.landmarks))
-        # The folder's content is its identity; where it lies is not.
         return replace(data, root=str(Path(data.root).absolute()), digest=self._digests[data.root], align=align)
 
     def point(self, cfg: Config) -> dict[str, Node]:

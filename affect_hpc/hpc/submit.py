@@ -105,8 +105,9 @@ def _decide(
 def write_run(node: Node, store: Path) -> RunDir:
     """Make the folder of a run and write what its jobs need to know: spec, config, inputs."""
     run = node.run_dir(store)
+    # Always the newest: what does not change the result (a path, a micro batch) may have changed.
+    write_text(run.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(node.config)))
     if run.spec() is None:
-        write_text(run.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(node.config)))
         inputs = {
             role: [
                 {"run": edge.node.name, "each": edge.each and edge.node.parts == node.parts}

@@ -43,7 +43,7 @@ def run(cfg: PrepareShardsConfig, inputs: Inputs, place: Workplace) -> Outcome:
     mine = [plans[i] for i in place.slice(len(plans))]
     labeller = None
     if isinstance(cfg.data, FolderDataConfig) and cfg.data.label is LabelFrom.pseudo:
-        labeller = load_emotion(cfg.data.labeller, "", None)
+        labeller = load_emotion(cfg.data.labeller, cfg.data.experts_folder, None)
     counts: Counter[str] = Counter()
     with Progress("prepare_shards", sum(plan.weight for plan in mine), "face") as progress:
         for plan in mine:
@@ -57,15 +57,20 @@ def run(cfg: PrepareShardsConfig, inputs: Inputs, place: Workplace) -> Outcome:
                     writer.write(face.key, members, info)
                     counts[f"{plan.split}/{EMOTIONS[face.label]}"] += 1
                     progress.advance(1)
+    source.verdict()
+    for split in sorted({plan.split for plan in mine}):
+        if not any(name.startswith(f"{split}/") for name in counts) and len(mine) == len(plans):
+            raise UserError(f"no usable face is left in the {split} split: add files to data.root, or mend those left out.")
     manifest = {
         "data": canonical(cfg.data),
         "shards": [f"{plan.split}/{plan.name}" for plan in mine],
         "counts": dict(sorted(counts.items())),
-        "left_out": dict(sorted(source.findings().items())),
+        "findings": dict(sorted(source.findings().items())),
+        "left_out": dict(sorted(source.left_out().items())),
         "labels": labeller.name if labeller is not None else "given by the corpus",
     }
     write_json(place.out / "manifest.json", manifest)
-    return Outcome({"faces": counts.total(), "left_out": sum(source.findings().values())})
+    return Outcome({"faces": counts.total(), "left_out": len(source.left_out())})
 
 
 def _labelled(source: Source, plan: Any, labeller: EmotionJudge | None) -> Any:
