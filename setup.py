@@ -6,7 +6,9 @@ from setuptools import find_namespace_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = next(
-    line.split('"')[1] for line in (HERE / "affect_hpc" / "__init__.py").read_text().splitlines() if "__version__" in line
+    line.split('"')[1]
+    for line in (HERE / "affect_hpc" / "__init__.py").read_text().splitlines()
+    if "__version__" in line
 )
 
 REQUIRES = [
@@ -42,7 +44,7 @@ REQUIRES = [
 setup(
     name="affect_hpc",
     version=VERSION,
-    description="Latent diffusion models of facial affect: training, editing, finetuning and evaluation on SLURM clusters",
+    description="Latent diffusion models of facial affect: training, editing and evaluation on SLURM clusters",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -53,5 +55,7 @@ setup(
         "hydra_configs": ["*.yaml", "**/*.yaml"],
     },
     install_requires=REQUIRES,
-    extras_require={"dev": ["pytest>=8", "scikit-image>=0.22", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.13", "pre-commit>=4"]},
+    extras_require={
+        "dev": ["pytest>=8", "scikit-image>=0.22", "pytest-xdist>=3.6", "ruff>=0.9", "mypy>=1.13", "pre-commit>=4"]
+    },
 )

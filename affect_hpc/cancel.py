@@ -1,6 +1,7 @@
 """python -m affect_hpc.cancel SWEEP_OR_RUN: end its pending and running jobs. Finished work stays."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -23,15 +24,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         overview = Overview(arguments.target, arguments.store.absolute())
         live = [row for row in overview.rows() if row.is_live and row.job is not None]
-        ids = []
+        ids, pids = [], set()
         for row in live:
             assert row.job is not None
             if row.job["executor"] == "slurm":
                 ids.append(job_of(row.job, overview.store)["id"])
             elif row.job["host"] == this_host():
-                os.kill(row.job["pid"], signal.SIGTERM)
+                pids.add(row.job["pid"])  # several elements may share a process
             else:
                 print(f"{row.name} runs on {row.job['host']}: cancel it there.", file=sys.stderr)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGTERM)
         scheduler.cancel(ids, overview.cluster.env)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Dataclasses of the configuration, and their composition."""

@@ -1,6 +1,7 @@
 """One line turns config into types: Hydra composes the points of a sweep and leaves the stage."""
 
 import copy
+import dataclasses
 import difflib
 import itertools
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -51,11 +53,11 @@ def _collect(arguments: list[str]) -> list[Config]:
     words = [word for word in arguments if "=" in word and not word.startswith("-")]
     flags = [word for word in arguments if word not in words and word not in ("-m", "--multirun")]
     overrides = OverridesParser.create().parse_overrides(words)
-    fixed = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
+    fixed = [_plain(override) for override in overrides if not override.is_sweep_override()]
     swept = {override.get_key_element(): override for override in overrides if override.is_sweep_override()}
     groups = {key: list(one.sweep_string_iterator()) for key, one in swept.items() if _is_group(key)}
     points: list[Config] = []
-    for choice in itertools.product(*([f"{key}={name}" for name in names] for key, names in groups.items())):
+    for choice in itertools.product(*([f"{key}='{name}'" for name in names] for key, names in groups.items())):
         composed = _compose([*flags, *fixed, *choice])
         if composed is None:
             return []
@@ -73,6 +75,15 @@ def _collect(arguments: list[str]) -> list[Config]:
     return points
 
 
+def _plain(override: Override) -> str:
+    line = override.input_line or ""
+    if not _is_group(override.key_or_group) or not isinstance(override.value(), int | float):
+        return line
+    # Hydra takes the name of a group's file for a number where it looks like one (zero=2).
+    key, _, name = line.partition("=")
+    return f"{key}='{name}'"
+
+
 def _is_group(key: str) -> bool:
     return (CONFIG_FOLDER / key).is_dir()
 
@@ -81,7 +92,8 @@ def _axis(key: str, text: str) -> Axis:
     override = OverridesParser.create().parse_override(f"{key}={text}")
     if not override.is_sweep_override():
         return [(key, override.value())]
-    each = OverridesParser.create().parse_overrides([f"{key}={one!s}" for one in override.sweep_string_iterator()])
+    words = [key + "=" + str(one) for one in override.sweep_string_iterator()]
+    each = OverridesParser.create().parse_overrides(words)
     return [(key, one.value()) for one in each]
 
 
@@ -106,7 +118,18 @@ def typed(cfg: DictConfig) -> Config:
     """The resolved config as dataclasses. After this line no DictConfig exists."""
     converted: Any = OmegaConf.to_object(cfg)
     assert isinstance(converted, Config)
+    _refuse_extra(converted, "")
     return converted
+
+
+def _refuse_extra(part: Any, prefix: str) -> None:
+    """OmegaConf lets a key through that was added with ``+``; no field would hold it."""
+    names = [field.name for field in dataclasses.fields(part)]
+    for name, value in vars(part).items():
+        if name not in names:
+            raise UserError(f"the key {prefix}{name} is unknown: valid ones are {', '.join(names)}.")
+        if dataclasses.is_dataclass(value):
+            _refuse_extra(value, f"{prefix}{name}.")
 
 
 def keys_of(config_class: type[Any], prefix: str = "") -> list[str]:
@@ -115,7 +138,7 @@ def keys_of(config_class: type[Any], prefix: str = "") -> list[str]:
     found: list[str] = []
 
     def walk(part: DictConfig, path: str) -> None:
-        for name in part:
+        for name in map(str, part):
             here = f"{path}{name}"
             found.append(here)
             child = part._get_node(name)
@@ -141,14 +164,18 @@ def explain(error: Exception) -> str:
         key = overridden[1] if overridden else full_key[1] if full_key else "?"
         known = list(dict.fromkeys(keys_of(Config) + _data_keys()))
         close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-        siblings = sorted({name.rsplit(".", 1)[-1] for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]})
+        siblings = sorted(
+            {name.rsplit(".", 1)[-1] for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]}
+        )
         hint = f"did you mean {' or '.join(close)}?" if close else f"valid ones are {', '.join(siblings[:40])}."
         return f"the key {key} is unknown: {hint}"
+    absent = re.search(r"missing mandatory value: \w+", text)
+    if absent and full_key:
+        return f"{full_key[1]} has no value: give it on the command line, {full_key[1]}=VALUE."
     merging = re.match(r"Error merging override (\S+) (.*?)(?: full_key:.*)?$", text)
     if merging:
         return f"{merging[1]}: {merging[2].rstrip('.')}."
     return text.split(" full_key:")[0].split(" See https:")[0].rstrip(".") + (f" ({full_key[1]})." if full_key else ".")
-
 
 
 def _data_keys() -> list[str]:

@@ -38,7 +38,7 @@ class AlignConfig:
 
     mode: AlignMode = AlignMode.roll_only
     landmarks: str = MISSING
-    """68-point landmark backend: auto, fan or dlib. auto is settled by the plan: fan where its weights are, else dlib."""
+    """68-point landmark backend: auto, fan or dlib; the plan settles auto: fan where its weights are, else dlib."""
     margin: float = 0.0
     """Widening of the landmark box on each side, as a share of its longer side. The thesis has none for images."""
     fixed_box: bool = True
@@ -76,7 +76,7 @@ class DemoDataConfig(DataConfig):
     def check(self) -> None:
         super().check()
         in_range("data.size", self.size, 64, 1024, "px")
-        in_range("data.train_samples", self.train_samples, 8, 10_000_000)
+        in_range("data.train_samples", self.train_samples, 8, 1_000_000)
         in_range("data.val_samples", self.val_samples, 8, 1_000_000)
         in_range("data.emotions_per_identity", self.emotions_per_identity, 1, 8)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from affect_hpc.config.checks import in_range, one_of
+from affect_hpc.config.train import Precision
 from affect_hpc.core.emotions import EMOTIONS, TARGETS
 from affect_hpc.core.errors import UserError
 
@@ -50,6 +51,8 @@ class EditConfig:
     time_input: TimeInput = TimeInput.next
     spacing: Spacing = Spacing.linspace
     end_level: EndLevel = EndLevel.first
+    precision: Precision = Precision.fp32
+    """Arithmetic of the noise predictor in both passes; bf16 takes about half the time."""
 
     def resolved_encode_gamma(self) -> float:
         """The guidance scale of the encoding pass as a number."""
@@ -59,7 +62,9 @@ class EditConfig:
         """Raise UserError where a value is out of range for a process of ``num_timesteps`` levels."""
         in_range("edit.gamma", self.gamma, 1, 100)
         if isinstance(self.encode_gamma, str) and self.encode_gamma != "same":
-            raise UserError(f"edit.encode_gamma={self.encode_gamma!r} is unknown: give 'same' or a number from 1 to 100.")
+            raise UserError(
+                f"edit.encode_gamma={self.encode_gamma!r} is unknown: give 'same' or a number from 1 to 100."
+            )
         in_range("edit.encode_gamma", self.resolved_encode_gamma(), 1, 100)
         in_range("edit.t0", self.t0, 2, num_timesteps - 1)
         in_range("edit.num_steps", self.num_steps, 2, self.t0)

@@ -1,4 +1,4 @@
-"""Sizes of the networks and the diffusion process. Keys and defaults follow the thesis; sizes live in hydra_configs/model."""
+"""Sizes of the networks and the diffusion process. Keys follow the thesis; values live in hydra_configs/model."""
 
 from dataclasses import dataclass, field
 from enum import Enum

@@ -8,7 +8,7 @@ from omegaconf import MISSING
 from affect_hpc.config.data import DataConfig
 from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
 from affect_hpc.config.experts import ExpertsConfig
-from affect_hpc.config.fields import transient
+from affect_hpc.config.fields import absent_if, transient
 from affect_hpc.config.model import (
     ConditionConfig,
     DiffusionConfig,
@@ -17,7 +17,7 @@ from affect_hpc.config.model import (
     LatentConfig,
     UnetConfig,
 )
-from affect_hpc.config.train import TrainConfig
+from affect_hpc.config.train import Precision, TrainConfig
 
 
 class LatentMode(Enum):
@@ -86,7 +86,7 @@ class TrainVqganConfig:
     pooled_weight: float = 0.0
     """Weight of the mean absolute error of images pooled over 8 x 8 pixels: holds the colours of large areas."""
     chroma_weight: float = 0.0
-    """Weight of the mean absolute error of Cb and Cr pooled over 4 x 4 pixels: keeps short trainings from going grey."""
+    """Weight of the mean absolute error of Cb and Cr pooled over 4 x 4 pixels: keeps colours alive."""
 
 
 @dataclass
@@ -122,6 +122,7 @@ class InvertLatentsConfig(PrecomputeLatentsConfig):
     time_input: TimeInput = MISSING
     spacing: Spacing = MISSING
     end_level: EndLevel = MISSING
+    precision: Precision = absent_if(Precision.fp32)
 
 
 @dataclass
@@ -165,6 +166,7 @@ class ManipulateConfig:
     time_input: TimeInput = MISSING
     spacing: Spacing = MISSING
     end_level: EndLevel = MISSING
+    precision: Precision = absent_if(Precision.fp32)
     batch_size: int = 32
     threads: int = 1
 

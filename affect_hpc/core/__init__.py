@@ -1,0 +1,1 @@
+"""Files, hashes, run folders, progress: what needs neither torch nor Hydra."""

@@ -44,7 +44,9 @@ def digest(value: Any) -> str:
 
 def signature(stage: str, version: int, config: Any, parents: dict[str, list[str]]) -> str:
     """Name of the run folder of ``stage``: a function of stage, version, config and the parents' signatures."""
-    return digest({"stage": stage, "version": version, "config": canonical(config), "parents": parents})[:SIGNATURE_LENGTH]
+    return digest({"stage": stage, "version": version, "config": canonical(config), "parents": parents})[
+        :SIGNATURE_LENGTH
+    ]
 
 
 def folder_digest(folder: Path) -> str:

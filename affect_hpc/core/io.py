@@ -41,7 +41,7 @@ def writing_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside ``path``; it replaces ``path`` when the block ends well, else it goes with its content."""
+    """Yield a new folder beside ``path``; it replaces ``path`` when the block ends well, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
     aside.mkdir()

@@ -1,4 +1,4 @@
-"""Progress of long work: a moving line on a terminal, plain lines in a log, and a small file that the launcher reads."""
+"""Progress of long work: a moving line on a terminal, plain lines in a log, a small file for the launcher."""
 
 import contextlib
 import os
@@ -69,7 +69,9 @@ class Progress:
             f"  {rate:.3g} {self.unit}s/s  ETA {duration(eta)}{tail}"
         )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._publish({})
         if self._terminal:
             print("\r\033[K", end="", file=sys.stderr)

@@ -106,6 +106,10 @@ class PartDir:
         """Count one attempt. In a file of its own: launcher and job write at the same time."""
         write_json(self.path / "attempts.json", {"count": self.attempts() + 1})
 
+    def take_back_attempt(self) -> None:
+        """Not count the last attempt: it was stopped, it did not fail."""
+        write_json(self.path / "attempts.json", {"count": max(0, self.attempts() - 1)})
+
     def finish(self, aside: Path, outcome: Outcome, seconds: float) -> None:
         """Turn ``aside`` into ``out`` and mark the element done."""
         manifest = manifest_of(aside)

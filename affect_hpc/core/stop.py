@@ -14,7 +14,7 @@ class StopFlag:
         return self.received is not None
 
     def install(self) -> None:
-        """Take over both signals for this process. Before heavy imports: a signal must never meet the default action."""
+        """Take over both signals of this process, before heavy imports: none must ever meet the default action."""
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, self._receive)
 

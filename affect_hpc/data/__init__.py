@@ -1,0 +1,1 @@
+"""Corpora, crops, shards and the order of samples."""

@@ -47,7 +47,7 @@ def frame_count(path: Path) -> int:
         with av.open(str(path)) as container:
             stream = _stream(container)
             if stream.frames:
-                return stream.frames
+                return int(stream.frames)
             sizes_and_times = [(packet.size, packet.pts or 0) for packet in container.demux(stream)]
             lasts_s = max(time for _, time in sizes_and_times) * float(stream.time_base or 0)
             promised_s = (container.duration or 0) / av.time_base

@@ -49,7 +49,7 @@ class ShardWriter:
         self._samples: list[dict[str, Any]] = []
 
     def __enter__(self) -> "ShardWriter":
-        self._tar = tarfile.open(self._aside, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (closed in __exit__)
+        self._tar = tarfile.open(self._aside, "w", format=tarfile.USTAR_FORMAT)
         return self
 
     def write(self, key: str, members: Mapping[str, bytes], info: Mapping[str, object]) -> None:
@@ -71,7 +71,9 @@ class ShardWriter:
             self._tar.addfile(entry, io.BytesIO(content))
         self._samples.append({"key": key, "info": dict(info), "members": places})
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self._tar.close()
             if kind is None:
@@ -98,7 +100,9 @@ class ShardSet:
         self._handles: dict[int, int] = {}
         self._index = {sample.key: i for i, sample in enumerate(samples)}
         if len(self._index) != len(samples):
-            raise UserError(f"{tars[0].parent} holds {len(samples) - len(self._index)} keys twice: prepare the shards anew.")
+            raise UserError(
+                f"{tars[0].parent} holds {len(samples) - len(self._index)} keys twice: prepare the shards anew."
+            )
 
     @classmethod
     def open(cls, folders: Sequence[Path]) -> "ShardSet":
@@ -120,7 +124,9 @@ class ShardSet:
                     for entry in index["samples"]
                 ]
         if not tars:
-            raise UserError(f"no shards in {', '.join(map(str, folders))}: expected *.tar with *{INDEX_SUFFIX} beside them.")
+            raise UserError(
+                f"no shards in {', '.join(map(str, folders))}: expected *.tar with *{INDEX_SUFFIX} beside them."
+            )
         return cls(samples, tars, tar_of)
 
     def __len__(self) -> int:
@@ -145,7 +151,9 @@ class ShardSet:
             self._handles[tar] = os.open(self._tars[tar], os.O_RDONLY)
         content = os.pread(self._handles[tar], size, offset)
         if len(content) != size:
-            raise OSError(f"{self._tars[tar]} ends before the member {self.samples[i].key}.{member}: the shard is damaged")
+            raise OSError(
+                f"{self._tars[tar]} ends before the member {self.samples[i].key}.{member}: the shard is damaged"
+            )
         return content
 
     def __del__(self) -> None:

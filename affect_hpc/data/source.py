@@ -60,5 +60,5 @@ class Source(Protocol):
         ...
 
     def verdict(self) -> None:
-        """Called after the last shard: raise UserError, one line a file, where the corpus is not to be used as it is."""
+        """Called after the last shard: raises UserError, one line a file, where the corpus cannot be used as it is."""
         ...

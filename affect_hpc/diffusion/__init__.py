@@ -1,0 +1,1 @@
+"""The diffusion process: schedule, objective, guidance, DDIM both ways. Knows no network."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,10 +27,10 @@ def timesteps(spacing: Spacing, num_steps: int, t0: int, num_timesteps: int) -> 
         taus = [1] + [int(j * t0 / (num_steps - 1)) for j in range(1, num_steps)]
     else:
         taus = [t + 1 for t in range(0, num_timesteps, num_timesteps // num_steps) if t + 1 <= t0]
-    if len(taus) < 2 or any(a >= b for a, b in zip(taus, taus[1:], strict=False)):
+    if len(taus) < 2 or any(a >= b for a, b in pairwise(taus)):
         raise UserError(
-            f"edit.num_steps={num_steps} with edit.t0={t0} and edit.spacing={spacing.name} visits the levels {taus[:8]}..., "
-            "which do not rise: choose fewer steps or a larger t0."
+            f"edit.num_steps={num_steps} with edit.t0={t0} and edit.spacing={spacing.name} visits the levels "
+            f"{taus[:8]}..., which do not rise: choose fewer steps or a larger t0."
         )
     return taus
 
@@ -69,8 +70,8 @@ def step(z: Tensor, eps: Tensor, a_from: float, a_to: float) -> Tensor:
     Its inverse is the same step the other way with the same ``eps``.
     """
     z_0 = (z - (1 - a_from) ** 0.5 * eps) / a_from**0.5
-    return a_to**0.5 * z_0 + (1 - a_to) ** 0.5 * eps
-
+    moved: Tensor = a_to**0.5 * z_0 + (1 - a_to) ** 0.5 * eps
+    return moved
 
 
 def encode(z: Tensor, label: Tensor, path: Path, predict: Predict) -> Tensor:

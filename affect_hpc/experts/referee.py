@@ -27,8 +27,8 @@ class Trunk(nn.Module):
         layers: list[nn.Module] = []
         before = 3
         for i, width in enumerate(channels):
-            layers += [nn.Conv2d(before, width, 3, stride=1 if i == 0 else 2, padding=1, bias=False), nn.BatchNorm2d(width)]
-            layers.append(nn.ReLU(inplace=True))
+            stride = 1 if i == 0 else 2
+            layers += [nn.Conv2d(before, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
             before = width
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(before, outputs)
@@ -85,7 +85,7 @@ def _load(folder: Path, kind: str, outputs: int) -> tuple[Trunk, str, str]:
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 100) -> float:
     """Share of images (N, 3, H, W) whose largest output is their label."""
-    right = sum(
-        int((network(images[i : i + batch]).argmax(1) == labels[i : i + batch]).sum()) for i in range(0, len(images), batch)
-    )
+    right = 0
+    for i in range(0, len(images), batch):
+        right += int((network(images[i : i + batch]).argmax(1) == labels[i : i + batch]).sum())
     return right / len(images)

@@ -1,0 +1,1 @@
+"""The graph of runs and the machines that run it; free of torch."""

@@ -66,7 +66,9 @@ class ArrayExecutor(SlurmExecutor):
         return 2  # a dry run writes the text on machines without SLURM too
 
 
-def _executor(folder: Path, job_name: str, indices: list[int], resources: Resources, cluster: ClusterConfig) -> ArrayExecutor:
+def _executor(
+    folder: Path, job_name: str, indices: list[int], resources: Resources, cluster: ClusterConfig
+) -> ArrayExecutor:
     executor = ArrayExecutor(folder=folder)
     extra: dict[str, Any] = {"kill-on-invalid-dep": "yes", "requeue": True, **cluster.extra}
     parameters: dict[str, Any] = {
@@ -146,7 +148,10 @@ def _prepared(
     exports = [f"export {name}={shlex.quote(value)}" for name, value in cluster.env.items()]
     if code is not None:
         # An edit after the submission never reaches a queued job: it runs the archived commit.
-        exports += [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", f"cd {shlex.quote(str(code))}"]
+        exports += [
+            f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"cd {shlex.quote(str(code))}",
+        ]
     exports.append(f"export OMP_NUM_THREADS={resources.cpus_per_task}")
     executor.parameters["setup"] = [*cluster.setup, *exports]
     return executor

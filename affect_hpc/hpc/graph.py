@@ -46,7 +46,10 @@ class Node:
         """Name of the run folder below the stage's."""
         spec = CATALOG[self.kind]
         parents = {
-            role: [edge.digest if isinstance(edge, External) else f"{edge.node.stage}/{edge.node.signature}" for edge in edges]
+            role: [
+                edge.digest if isinstance(edge, External) else f"{edge.node.stage}/{edge.node.signature}"
+                for edge in edges
+            ]
             for role, edges in self.parents.items()
         }
         return signature(spec.stage, spec.version, self.config, parents)

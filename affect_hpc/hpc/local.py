@@ -14,7 +14,7 @@ from affect_hpc.core.rundir import process_is_alive, this_host
 from affect_hpc.hpc import executors, worker
 from affect_hpc.hpc.catalog import CATALOG
 from affect_hpc.hpc.graph import Element, Graph
-from affect_hpc.hpc.submit import Action, Decisions, decide, write_run
+from affect_hpc.hpc.submit import WITHOUT_A_WORD, Action, Decisions, decide, write_run
 
 POLL_S = 0.3
 JOB_WORD = "submitit"
@@ -91,7 +91,7 @@ class LocalRun:
             if not folder.is_done():
                 self.failed.add(element)
                 if folder.failure() is None:
-                    folder.fail("the job ended without a word: it was killed, or memory ran out", "lost")
+                    folder.fail(WITHOUT_A_WORD, "lost")
         cluster = self.cluster
         return decide(self.graph, self.store, self.is_live, cluster.retry, cluster.max_attempts, self.failed)
 

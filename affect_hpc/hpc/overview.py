@@ -69,7 +69,8 @@ class Overview:
             for node in self.nodes
             for i, place in enumerate(RunDir(self.store / "runs" / node["name"]).parts_of(node["parts"]))
         ]
-        recorded = [job for _, place in places if (job := place.job()) is not None and job["executor"] == "slurm"]
+        records = [job for _, place in places if not place.is_done() and (job := place.job()) is not None]
+        recorded = [job for job in records if job["executor"] == "slurm"]
         if recorded:
             self.jobs.refresh(recorded)
         return [self._row(name, place) for name, place in places]
@@ -78,7 +79,10 @@ class Overview:
         job, failure, attempts = place.job(), place.failure(), place.attempts()
         if place.is_done():
             done = place.done()
-            figures = "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in done["summary"].items())
+            figures = "  ".join(
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                for key, value in done["summary"].items()
+            )
             return Row(name, "DONE", done["node"], done["seconds"], attempts, figures, [], False, job)
         state, node, live = self._state(job, failure is not None)
         age = time.time() - job["submitted"] if job else 0.0
@@ -107,5 +111,7 @@ class Overview:
         for row in rows:
             color = COLORS.get(row.state, "red")
             age = duration(row.age_s) if row.age_s else ""
-            table.add_row(row.name, f"[{color}]{row.state}[/]", row.node, age, str(row.attempts or ""), escape(row.last))
+            table.add_row(
+                row.name, f"[{color}]{row.state}[/]", row.node, age, str(row.attempts or ""), escape(row.last)
+            )
         return table

@@ -45,7 +45,9 @@ class Planner:
         path = path.absolute()
         if not (path / must_hold).exists():
             known = ", ".join(f"package:{entry.name}" for entry in sorted(PACKAGED.glob("*/"))) or "none is packaged"
-            raise UserError(f"{key}={where} holds no {must_hold}: give a folder that does, 'train', or one of: {known}.")
+            raise UserError(
+                f"{key}={where} holds no {must_hold}: give a folder that does, 'train', or one of: {known}."
+            )
         if path not in self._externals:
             self._externals[path] = External(path, folder_digest(path))
         return self._externals[path]
@@ -110,7 +112,12 @@ class Planner:
         judged = add(
             "evaluate",
             replace(stages.evaluate, experts=experts, baseline=False),
-            {"shards": [shards], "reconstruction": [reconstruction], "images": [Edge(edited.node, each=True)], **judges},
+            {
+                "shards": [shards],
+                "reconstruction": [reconstruction],
+                "images": [Edge(edited.node, each=True)],
+                **judges,
+            },
         )
         add("reduce", stages.reduce, {"states": [judged]})
         return nodes
@@ -151,16 +158,18 @@ def check_judges(cfg: Config, experts: ExpertsConfig) -> None:
     data, vqgan = cfg.data, cfg.stages.train_vqgan
     if isinstance(data, FolderDataConfig) and data.label is LabelFrom.pseudo and data.labeller == experts.emotion:
         raise UserError(
-            f"experts.emotion={experts.emotion} also labels the corpus (data.labeller): the network that guided a model "
+            f"experts.emotion={experts.emotion} also labels the corpus (data.labeller): a network that guided a model "
             "may not judge it. Choose another emotion judge or labeller."
         )
     if cfg.use.first_stage == "train" and vqgan.perceptual == experts.perceptual:
         raise UserError(
-            f"experts.perceptual={experts.perceptual} is also the perceptual loss of train_vqgan: the network that guided "
+            f"experts.perceptual={experts.perceptual} is also the perceptual loss of train_vqgan: one that guided "
             "a model may not judge it. Choose another one on either side."
         )
     if "referee" in (experts.emotion, experts.identity) and not isinstance(data, DemoDataConfig):
-        raise UserError("experts=referee needs labels and identities that are certain, as data=demo has: use experts=folder.")
+        raise UserError(
+            "experts=referee needs labels and identities that are certain, as data=demo has: use experts=folder."
+        )
 
 
 def _unique(nodes: Any) -> list[Node]:

@@ -36,7 +36,9 @@ def plan_tree(graph: Graph, decisions: Decisions, cluster: ClusterConfig, title:
     shown: dict[str, Tree] = {}
     for kind in reversed(by_kind):
         # A kind stands below the deepest kind that needs it: what runs first is indented most.
-        users = [user for user in shown if any(edge.node.kind == kind for node in by_kind[user] for edge in node.edges())]
+        users = [
+            user for user in shown if any(edge.node.kind == kind for node in by_kind[user] for edge in node.edges())
+        ]
         branch = shown[users[-1]] if users else tree
         shown[kind] = branch.add(_kind_line(kind, by_kind[kind], decisions, cluster))
         externals = {
@@ -47,7 +49,7 @@ def plan_tree(graph: Graph, decisions: Decisions, cluster: ClusterConfig, title:
             if isinstance(edge, External)
         }
         for text in sorted(externals):
-            if kind in ("encode_latents", "train_ldm") or kind == "invert_latents" and text.startswith("ldm"):
+            if kind in ("encode_latents", "train_ldm") or (kind == "invert_latents" and text.startswith("ldm")):
                 shown[kind].add(f"[dim]{text}, given[/]")
     return tree
 
@@ -152,9 +154,8 @@ class Follower:
         for element in decisions.elements(Action.attach):
             table.add_row(f"[cyan]{element}[/]", self._progress(element.folder(self.store)))
         total = len(decisions.of)
-        head = f"[bold]{counts[Action.reuse]}/{total} done[/], {counts[Action.attach]} running, {counts[Action.run]} waiting"
+        head = f"[bold]{counts[Action.reuse]}/{total} done[/]"
+        head += f", {counts[Action.attach]} running, {counts[Action.run]} waiting"
         if counts[Action.blocked]:
             head += f", [red]{counts[Action.blocked]} blocked[/]"
         return Group(head, table)
-
-

@@ -10,8 +10,8 @@ from affect_hpc.core.errors import UserError
 
 CALL_TIMEOUT_S = 60
 LIVE = frozenset(
-    ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "RESIZING")
-    + ("STAGE_OUT", "SIGNALING", "SPECIAL_EXIT", "STOPPED")
+    "PENDING RUNNING CONFIGURING COMPLETING REQUEUED REQUEUE_HOLD REQUEUE_FED SUSPENDED RESIZING "
+    "STAGE_OUT SIGNALING SPECIAL_EXIT STOPPED".split()
 )
 
 
@@ -37,11 +37,16 @@ def call(command: Sequence[str], env: Mapping[str, str]) -> str:
     """Run a SLURM client and return what it prints; UserError where it cannot be run or refuses."""
     try:
         done = subprocess.run(
-            list(command), capture_output=True, text=True, timeout=CALL_TIMEOUT_S, env={**os.environ, **env}, check=False
+            list(command),
+            capture_output=True,
+            text=True,
+            timeout=CALL_TIMEOUT_S,
+            env={**os.environ, **env},
+            check=False,
         )
     except FileNotFoundError:
         raise UserError(
-            f"{command[0]} was not found: cluster=slurm needs the SLURM clients on this machine; cluster=local does not."
+            f"{command[0]} was not found: cluster=slurm needs SLURM's clients on this machine; cluster=local does not."
         ) from None
     except subprocess.TimeoutExpired:
         raise UserError(f"{command[0]} gave no answer within {CALL_TIMEOUT_S} s: is the cluster up (sinfo)?") from None
@@ -66,9 +71,11 @@ def states(ids: Iterable[str], env: Mapping[str, str]) -> dict[str, JobState]:
         job, state, node, reason = line.split("|")[:4]
         for each in expand(job):
             found[each] = JobState(state.split()[0], node if node != "None assigned" else "", reason)
-    for line in call(["squeue", "-h", "-r", "-o", "%i|%T|%N|%r", "--states=all", "-j", ",".join(base)], env).splitlines() if (
-        _queue_knows(base, env)
-    ) else ():
+    for line in (
+        call(["squeue", "-h", "-r", "-o", "%i|%T|%N|%r", "--states=all", "-j", ",".join(base)], env).splitlines()
+        if (_queue_knows(base, env))
+        else ()
+    ):
         job, state, node, reason = line.split("|")[:4]
         found[job] = JobState(state, node, reason)
     return {job: found.get(job, LOST) for job in wanted}

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from affect_hpc.config.cluster import ExecutorName
 from affect_hpc.config.root import Config
+from affect_hpc.core.rundir import PartDir
 from affect_hpc.hpc import local, slurm, views
 from affect_hpc.hpc.plans import plan
 from affect_hpc.hpc.render import Follower, plan_tree
@@ -44,11 +45,20 @@ class Session:
 
     def decide(self) -> Decisions:
         """What is to be done with each element now."""
-        records = [job for element in self.graph.elements() if (job := element.folder(self.store).job()) is not None]
+        self._ask()
+        return decide(self.graph, self.store, self.is_live, self.cluster.retry, self.cluster.max_attempts)
+
+    def _ask(self) -> None:
+        # Only about what is not done: a finished store needs no scheduler.
+        places = [element.folder(self.store) for element in self.graph.elements()]
+        records = [job for place in places if not place.is_done() and (job := place.job()) is not None]
         recorded = [job for job in records if job["executor"] == "slurm"]
         if recorded:
             self.jobs.refresh(recorded)
-        return decide(self.graph, self.store, self.is_live, self.cluster.retry, self.cluster.max_attempts)
+
+    def _runs(self, place: PartDir) -> bool:
+        job = place.job()
+        return not place.is_done() and job is not None and self.is_live(job)
 
     def launch(self) -> int:
         """Print the plan, submit what is missing, follow it; returns the exit code."""
@@ -110,7 +120,9 @@ class Session:
                 self.console.print(f"FAILED {element}: {decision.reason}", markup=False, style="red")
         sweep = self.configs[0].sweep
         if unfinished:
-            self.console.print(f"{len(unfinished)} job(s) not done. Mend, then launch again, or: python -m affect_hpc.rerun {sweep}")
+            self.console.print(
+                f"{len(unfinished)} job(s) not done. Mend, then launch again, or: python -m affect_hpc.rerun {sweep}"
+            )
         for node in self.graph.nodes:
             if node.kind == "report" and node.run_dir(self.store).is_done():
                 self.console.print(f"report: {self.store / 'views' / sweep / 'report' / 'index.html'}", markup=False)
@@ -130,15 +142,15 @@ class Session:
         Args:
             only: names of runs to look at; None = all of the sweep.
         """
+        self._ask()
         graph, damaged = self.graph, set()
         touched: list[str] = []
         for node in graph.nodes:
             run = node.run_dir(self.store)
-            if run.spec() is None or only is not None and node.name not in only:
+            if run.spec() is None or (only is not None and node.name not in only):
                 continue
             for place in run.parts():
-                job = place.job()
-                if not place.is_done() and job is not None and self.is_live(job):
+                if self._runs(place):
                     continue
                 if place.is_done() and place.is_intact():
                     continue
@@ -150,9 +162,12 @@ class Session:
                 (run.path / "DONE").unlink(missing_ok=True)
         for name in sorted(graph.descendants(damaged)):
             node = next(node for node in graph.nodes if node.name == name)
-            for place in node.run_dir(self.store).parts():
-                place.forget()
-            (node.run_dir(self.store).path / "DONE").unlink(missing_ok=True)
+            run = node.run_dir(self.store)
+            if run.spec() is None:
+                continue
+            for place in run.parts():
+                if not self._runs(place):  # a second job must never join one that runs
+                    place.forget()
+            (run.path / "DONE").unlink(missing_ok=True)
             touched.append(name)
         return touched
-

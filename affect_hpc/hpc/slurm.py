@@ -25,15 +25,18 @@ class JobStates:
     def __init__(self, store: Path, cluster: ClusterConfig) -> None:
         self.store, self.cluster = store, cluster
         self.known: dict[str, scheduler.JobState] = {}
+        self._sought: set[str] = set()
 
     def refresh(self, jobs: list[dict[str, Any]]) -> None:
         """Ask for all these jobs at once."""
+        self._sought.clear()
         ids = [full["id"] for job in jobs if (full := job_of(self._found(job), self.store)).get("id")]
         self.known = scheduler.states(ids, self.cluster.env)
 
     def _found(self, job: dict[str, Any]) -> dict[str, Any]:
         # The launcher was killed between sbatch and writing the id: the queue knows the array by its name.
-        if "array" in job and job_of(job, self.store).get("id") is None:
+        if "array" in job and job["array"] not in self._sought and job_of(job, self.store).get("id") is None:
+            self._sought.add(job["array"])
             number = scheduler.find_by_name(job["array"], self.cluster.env)
             if number is not None:
                 record_id(self.store, job["array"], number, self.cluster)
@@ -71,7 +74,7 @@ class Submission:
 
 def dependency_text(array: Array, ids: dict[str, str]) -> str:
     """The --dependency of an array, given the ids of the arrays submitted before."""
-    parts = [f"aftercorr:{ids[name]}" for name in array.corr]
+    parts = [f"aftercorr:{number}" for number in (*(ids[name] for name in array.corr), *array.corr_jobs)]
     after = [*(ids[name] for name in array.after), *array.after_jobs]
     if after:
         parts.append("afterok:" + ":".join(after))
@@ -135,7 +138,13 @@ def submit(graph: Graph, decisions: Decisions, store: Path, cluster: ClusterConf
         for index, element in array.elements.items():
             place = element.folder(store)
             (place.path / "FAILED").unlink(missing_ok=True)
-            job = {"executor": "slurm", "cluster": cluster.name, "array": name, "index": index, "submitted": time.time()}
+            job = {
+                "executor": "slurm",
+                "cluster": cluster.name,
+                "array": name,
+                "index": index,
+                "submitted": time.time(),
+            }
             place.record_job(job)
         spec = CATALOG[array.kind]
         ids[array.name] = executors.submit_array(
@@ -154,7 +163,7 @@ def submit(graph: Graph, decisions: Decisions, store: Path, cluster: ClusterConf
 
 
 def archive_code(store: Path) -> Path | None:
-    """The committed tree of this project, unpacked once below the store; None where it is not run from a git checkout."""
+    """The committed tree of this project, unpacked once below the store; None where there is no git checkout."""
     here = Path(__file__).parent.parent.parent
     if not (here / ".git").exists():
         return None

@@ -43,6 +43,8 @@ class Decisions:
         return [element for element, decision in self.of.items() if decision.action is action]
 
 
+WITHOUT_A_WORD = "the job ended without a word: it was killed, or memory ran out"
+
 IsLive = Callable[[dict[str, Any]], bool]
 """Whether a recorded job is pending or running."""
 
@@ -60,7 +62,7 @@ def decide(
     ======================================  ==========================================================
     DONE                                    reuse; contributes no dependency
     job recorded and live                   attach: depend on it, never submit it again
-    FAILED, or job gone without DONE        run again if ``retry`` and attempts are left, else blocked
+    FAILED, or begun and gone without DONE  run again if ``retry`` and attempts are left, else blocked
     a parent is blocked                     blocked
     nothing                                 run
     ======================================  ==========================================================
@@ -93,12 +95,14 @@ def _decide(
     job = folder.job()
     if job is not None and is_live(job):
         return Decision(Action.attach)
+    if folder.is_done():  # it ended well between the two looks
+        return Decision(Action.reuse)
     for parent in element.parents():
         if so_far.of[parent].action is Action.blocked:
             return Decision(Action.blocked, f"needs {parent}")
-    failure = folder.failure()
-    if failure is not None and (not retry or folder.attempts() >= max_attempts):
-        return Decision(Action.blocked, failure["message"])
+    failure, attempts = folder.failure(), folder.attempts()
+    if (failure is not None or attempts) and (not retry or attempts >= max_attempts):
+        return Decision(Action.blocked, failure["message"] if failure else WITHOUT_A_WORD)
     return Decision(Action.run)
 
 
@@ -129,7 +133,7 @@ class Array:
     """Elements that go to SLURM in one sbatch call, each under its own index.
 
     ``corr`` names the array whose element of the same index each element waits for; ``after`` the arrays that must end
-    well as a whole; ``after_jobs`` jobs of earlier launches.
+    well as a whole; ``corr_jobs`` (array ids) and ``after_jobs`` say the same of jobs of earlier launches.
     """
 
     name: str
@@ -138,11 +142,12 @@ class Array:
     corr: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     after_jobs: tuple[str, ...] = ()
+    corr_jobs: tuple[str, ...] = ()
 
     @property
     def is_root(self) -> bool:
         """Whether it waits for nothing, and so has to be held until the whole graph is submitted."""
-        return not (self.corr or self.after or self.after_jobs)
+        return not (self.corr or self.after or self.after_jobs or self.corr_jobs)
 
 
 def chain_indices(graph: Graph) -> dict[Element, tuple[str, int]]:
@@ -185,24 +190,31 @@ def arrays(graph: Graph, decisions: Decisions, live_job: Callable[[Element], str
         corr: set[str] = set()
         after: set[str] = set()
         jobs: set[str] = set()
+        corr_jobs: set[str] = set()
         for edge in element.node.edges():
             each = edge.each and edge.node.parts == element.node.parts
             for part in (element.part,) if each else range(edge.node.parts):
                 parent = Element(edge.node, part)
                 action = decisions.of[parent].action
                 if action is Action.attach:
-                    jobs.add(live_job(parent))
+                    number, _, live_index = live_job(parent).partition("_")
+                    # Naming each element's own job would make as many arrays as there are elements.
+                    if each and live_index == str(index % max_array_size):
+                        corr_jobs.add(number)
+                    else:
+                        jobs.add(live_job(parent))
                 elif action is Action.run:
                     (corr if each and places[parent] == places[element] else after).add(home[parent])
         kind = element.node.kind
-        key = (kind, head, chunk, tuple(sorted(corr)), tuple(sorted(after)), tuple(sorted(jobs)))
+        waits = (corr, after, jobs, corr_jobs)
+        key = (kind, head, chunk, *(tuple(sorted(names_or_ids)) for names_or_ids in waits))
         if key not in grouped:
             grouped[key] = {}
             names[key] = f"affect-{kind}-{digest([str(part) for part in key])[:6]}"
         grouped[key][index % max_array_size] = element
         home[element] = names[key]
     return [
-        Array(names[key], key[0], elements, corr=key[3], after=key[4], after_jobs=key[5])
+        Array(names[key], key[0], elements, corr=key[3], after=key[4], after_jobs=key[5], corr_jobs=key[6])
         for key, elements in grouped.items()
     ]
 

@@ -19,7 +19,9 @@ from affect_hpc.hpc.graph import Graph, Node
 
 def axes(configs: Sequence[Config]) -> list[str]:
     """One name per sweep point: the keys that differ between the points, with their values."""
-    flat = [_flatten(canonical(replace(cfg, stages=type(cfg.stages)(), cluster=type(cfg.cluster)()))) for cfg in configs]
+    flat = [
+        _flatten(canonical(replace(cfg, stages=type(cfg.stages)(), cluster=type(cfg.cluster)()))) for cfg in configs
+    ]
     varied = [key for key in flat[0] if any(point.get(key) != flat[0][key] for point in flat)]
     return [",".join(f"{key}={_plain(point[key])}" for key in varied) or "point" for point in flat]
 
@@ -27,7 +29,11 @@ def axes(configs: Sequence[Config]) -> list[str]:
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
-    return {key: item for name, child in value.items() for key, item in _flatten(child, f"{prefix}.{name}".strip(".")).items()}
+    return {
+        key: item
+        for name, child in value.items()
+        for key, item in _flatten(child, f"{prefix}.{name}".strip(".")).items()
+    }
 
 
 def _plain(value: Any) -> str:

@@ -1,6 +1,6 @@
 """What a job runs: one element, given by its folder alone.
 
-``python -m affect_hpc.hpc.worker runs/train_ldm/7983e2a3de`` repeats any job by hand; it does nothing where DONE stands.
+``python -m affect_hpc.hpc.worker runs/train_ldm/7983e2a3de`` repeats any job by hand; it does nothing where DONE is.
 """
 
 import argparse
@@ -86,7 +86,9 @@ def _await_done(element: PartDir) -> None:
     deadline = time.monotonic() + INPUT_PATIENCE_S
     while not element.is_done():
         if time.monotonic() > deadline:
-            raise UserError(f"the input {element.path} is not DONE: run it first, or `python -m affect_hpc.rerun` the sweep.")
+            raise UserError(
+                f"the input {element.path} is not DONE: run it first, or `python -m affect_hpc.rerun` the sweep."
+            )
         time.sleep(0.5)
 
 
@@ -122,7 +124,9 @@ def run_element(folder: Path) -> int:
         if error.errno != errno.ENOSPC:
             traceback.print_exc()
             return _failed(place, chief, f"{type(error).__name__}: {error}", "error", EXIT_FAILED)
-        message = f"the disk that holds {place.path} is full: free some space there (or set store=DIR) and launch again."
+        message = (
+            f"the disk that holds {place.path} is full: free some space there (or set store=DIR) and launch again."
+        )
         return _failed(place, chief, message, "user", EXIT_USER)
     except BaseException as error:
         # Whatever ends a stage must leave a FAILED and an exit code that stops the jobs that wait for it.
@@ -161,7 +165,9 @@ def _failed(place: PartDir, chief: bool, message: str, kind: str, code: int) -> 
 
 def _stopped(place: PartDir, chief: bool) -> int:
     """State is saved; ask to be started again unless we were told to end."""
-    shutil.rmtree(place.aside(), ignore_errors=True)
+    if chief:
+        shutil.rmtree(place.aside(), ignore_errors=True)
+        place.take_back_attempt()
     if STOP.received is signal.SIGUSR2:
         if "SLURM_JOB_ID" in os.environ:
             if chief:

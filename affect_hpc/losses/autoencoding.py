@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from affect_hpc.config.stages import GanLoss
 
@@ -81,7 +82,10 @@ def adaptive_weight(hidden: Tensor, weight: Tensor, g_rec: Tensor, g_adv: Tensor
         Scalar in [0, 1e4], without gradient.
     """
     padding = weight.shape[-1] // 2
-    norms = [
-        torch.nn.grad.conv2d_weight(hidden, weight.shape, gradient, padding=padding).norm() for gradient in (g_rec, g_adv)
+    gradients = [
+        conv2d_weight(hidden, weight.shape, gradient, padding=padding)  # type: ignore[no-untyped-call]
+        for gradient in (g_rec, g_adv)
     ]
-    return (norms[0] / (norms[1] + 1e-4)).clamp(0, 1e4).detach()
+    rec, adv = (gradient.norm() for gradient in gradients)
+    ratio: Tensor = (rec / (adv + 1e-4)).clamp(0, 1e4).detach()
+    return ratio

@@ -1,6 +1,5 @@
 """Noise predictor: diffusers' UNet2DConditionModel at our sizes, with the label embedding as its one context token."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from affect_hpc.config.model import ConditionConfig, UnetConfig
+from affect_hpc.core.io import write_json
 from affect_hpc.models.conditioning import LabelEmbedding
 
 
@@ -89,6 +89,5 @@ def count_parameters(module: nn.Module) -> int:
 
 def write_scheduler_config(folder: Path, settings: dict[str, object]) -> None:
     """``scheduler_config.json`` as diffusers' DDIMScheduler reads it."""
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False, **settings}
-    (folder / "scheduler_config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_json(folder / "scheduler_config.json", content)

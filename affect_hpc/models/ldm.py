@@ -1,5 +1,6 @@
 """A trained latent diffusion model as the rest of the program uses it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,16 @@ class Ldm:
         norm = LatentNorm(torch.tensor(description["latent_mean"]), torch.tensor(description["latent_std"]))
         denoiser = Denoiser.load(folder, condition).to(device)
         return cls(denoiser, DiffusionConfig(**description["diffusion"]), condition, norm)
+
+    def predictor(self, low_precision: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """The denoiser as a function (z, t, label) -> noise in the type of z, in bfloat16 inside if so wished."""
+
+        def predict(z: Tensor, t: Tensor, label: Tensor) -> Tensor:
+            with torch.autocast(z.device.type, torch.bfloat16, enabled=low_precision):
+                eps: Tensor = self.denoiser(z, t, label)
+            return eps.to(z.dtype)
+
+        return predict
 
 
 def write_description(folder: Path, diffusion: DiffusionConfig, condition: ConditionConfig, norm: LatentNorm) -> None:

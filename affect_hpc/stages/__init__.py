@@ -1,0 +1,1 @@
+"""One file per stage: ``run(cfg, inputs, place) -> Outcome``."""

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from affect_hpc.config.stages import ManipulateConfig
+from affect_hpc.config.train import Precision
 from affect_hpc.core.blocks import blocks
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.hashing import canonical
@@ -32,7 +33,7 @@ def run(cfg: ManipulateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     model = first_stage.load(inputs.one("first_stage")).to(device)
     taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, ldm.diffusion.num_timesteps)
     path = ddim.Path(taus, alpha_bars(ldm.diffusion), cfg.end_level, cfg.time_input)
-    predict = guided(ldm.denoiser, cfg.gamma, ldm.condition.null_index)
+    predict = guided(ldm.predictor(cfg.precision is Precision.bf16), cfg.gamma, ldm.condition.null_index)
     names = [*cfg.targets, *([ROUND_TRIP] if cfg.round_trip else [])]
     work = blocks(len(inverted), cfg.batch_size)
     if "latents" not in inputs.own:
@@ -56,4 +57,3 @@ def run(cfg: ManipulateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     encoding = read_json(inputs.many("latents")[0] / "latents.json")
     write_json(place.out / "edit.json", {**canonical(cfg), "encode_gamma": encoding["gamma"]})
     return Outcome({"images": sum(map(len, work)) * len(names)})
-

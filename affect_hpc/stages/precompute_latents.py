@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from affect_hpc.config.stages import EncodeLatentsConfig, InvertLatentsConfig
+from affect_hpc.config.train import Precision
 from affect_hpc.core.blocks import blocks
 from affect_hpc.core.hashing import canonical
 from affect_hpc.core.io import write_json
@@ -34,6 +35,7 @@ def run(cfg: EncodeLatentsConfig | InvertLatentsConfig, inputs: Inputs, place: W
     model = first_stage.load(inputs.one("first_stage")).to(device)
     work = blocks(total, cfg.batch_size)
     mine = [work[i] for i in place.slice(len(work))]
+    views: Inverter | Encoder
     if isinstance(cfg, InvertLatentsConfig):
         views = Inverter(cfg, inputs.one("ldm"), model, device)
     else:
@@ -60,6 +62,7 @@ class Encoder:
         self.cfg, self.model, self.device = cfg, model, device
 
     def __call__(self, images: ImageSet, block: range) -> Iterator[tuple[str, Tensor]]:
+        """Member name and tensor (B, C, h, w) of each view of a block."""
         faces = images.batch(block).to(self.device)
         yield "npy", first_stage.encode(self.model, faces).half()
         if self.cfg.flip:
@@ -74,9 +77,11 @@ class Inverter:
         self.ldm = Ldm.load(ldm_folder, device)
         taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, self.ldm.diffusion.num_timesteps)
         self.path = ddim.Path(taus, alpha_bars(self.ldm.diffusion), cfg.end_level, cfg.time_input)
-        self.predict = guided(self.ldm.denoiser, cfg.gamma, self.ldm.condition.null_index)
+        predict = self.ldm.predictor(cfg.precision is Precision.bf16)
+        self.predict = guided(predict, cfg.gamma, self.ldm.condition.null_index)
 
     def __call__(self, images: ImageSet, block: range) -> Iterator[tuple[str, Tensor]]:
+        """Member name and tensor (B, C, h, w) of each view of a block."""
         latents = first_stage.encode(self.model, images.batch(block).to(self.device))
         label = images.labels(block).to(self.device)
         yield "z_t0.npy", ddim.encode(self.ldm.norm.normalise(latents), label, self.path, self.predict)

@@ -60,7 +60,9 @@ def run(cfg: PrepareShardsConfig, inputs: Inputs, place: Workplace) -> Outcome:
     source.verdict()
     for split in sorted({plan.split for plan in mine}):
         if not any(name.startswith(f"{split}/") for name in counts) and len(mine) == len(plans):
-            raise UserError(f"no usable face is left in the {split} split: add files to data.root, or mend those left out.")
+            raise UserError(
+                f"no usable face is left in the {split} split: add files to data.root, or mend those left out."
+            )
     manifest = {
         "data": canonical(cfg.data),
         "shards": [f"{plan.split}/{plan.name}" for plan in mine],
@@ -92,5 +94,6 @@ def _ask(faces: list[Face], labeller: EmotionJudge) -> list[Face]:
     with torch.inference_mode():
         best = labeller.probabilities(images_to_tensor([face.image for face in faces])).argmax(dim=1)
     return [
-        replace(face, label=EMOTIONS.index(labeller.classes[int(index)])) for face, index in zip(faces, best, strict=True)
+        replace(face, label=EMOTIONS.index(labeller.classes[int(index)]))
+        for face, index in zip(faces, best, strict=True)
     ]

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.utils import make_grid
 
+from affect_hpc.config.edit import Spacing
 from affect_hpc.config.stages import DropoutUnit, TrainLdmConfig
 from affect_hpc.config.train import Precision
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
 from affect_hpc.data.codec import decode_npy
 from affect_hpc.data.shards import ShardSet
 from affect_hpc.data.stream import TrainStream
+from affect_hpc.diffusion import ddim
 from affect_hpc.diffusion.objective import eps_error, q_sample
 from affect_hpc.diffusion.schedule import alpha_bars
 from affect_hpc.models.conditioning import drop_labels
@@ -23,6 +26,8 @@ from affect_hpc.train import comm
 from affect_hpc.train.ema import Ema
 from affect_hpc.train.engine import Engine, make_engine
 from affect_hpc.train.loop import fit, seed_everything
+
+SAMPLE_STEPS = 20
 
 
 class LatentSet:
@@ -61,15 +66,19 @@ class LdmTask:
         return module
 
     def engines(self) -> Mapping[str, Engine]:
+        """The networks with their optimisers."""
         return {"denoiser": self.engine}
 
     def state(self) -> dict[str, Any]:
+        """What a resumed run needs besides the engines."""
         return {"ema": self.ema.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
         self.ema.load(state["ema"])
 
     def step(self, indices: Any, step: int, lr: float) -> Mapping[str, Tensor]:
+        """One optimiser step."""
         losses = []
         for start in range(0, len(indices), self.micro):
             loss = self._loss(torch.as_tensor(indices[start : start + self.micro]))
@@ -93,8 +102,20 @@ class LdmTask:
             predicted = self.engine.forward(z_t, t, label)
         return eps_error(predicted, noise)
 
+    @torch.no_grad()
     def pictures(self, step: int) -> Mapping[str, Tensor]:
-        return {}
+        """One sample of each class by the averaged weights. Latents, not faces: the first stage is no parent here."""
+        cfg = self.cfg
+        if cfg.sample_every == 0 or step % cfg.sample_every:
+            return {}
+        count = cfg.condition.num_classes
+        noise = torch.randn((count, *self.data.latents.shape[1:]), generator=torch.Generator().manual_seed(step))
+        highest = cfg.diffusion.num_timesteps - 1
+        path = ddim.Path(ddim.timesteps(Spacing.linspace, SAMPLE_STEPS, highest, highest + 1), self.alpha_bar)
+        average: Any = self.ema.average
+        labels = torch.arange(count, device=self.device)
+        z = ddim.decode(noise.to(self.device), labels, path, average)[:, :3]
+        return {"samples_in_latent_space": make_grid(((z + 3) / 6).clamp(0, 1), nrow=count)}
 
 
 def run(cfg: TrainLdmConfig, inputs: Inputs, place: Workplace) -> Outcome:

@@ -1,4 +1,4 @@
-"""Judges for corpora that have none: an emotion classifier and an identity embedder, trained on the train split only."""
+"""Judges for corpora that have none: emotion classifier and identity embedder, trained on the train split only."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -68,15 +68,18 @@ class RefereeTask:
         self.micro = config.micro_batch_size or config.global_batch_size // ranks.world
 
     def engines(self) -> Mapping[str, Engine]:
+        """The networks with their optimisers."""
         return {"network": self.engine}
 
     def state(self) -> dict[str, Any]:
+        """What a resumed run needs besides the engines."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Nothing beyond the engine."""
 
     def pictures(self, step: int) -> Mapping[str, Tensor]:
+        """Image grids of this step."""
         return {}
 
     def loss(self, indices: Any) -> Tensor:
@@ -84,6 +87,7 @@ class RefereeTask:
         raise NotImplementedError
 
     def step(self, indices: Any, step: int, lr: float) -> Mapping[str, Tensor]:
+        """One optimiser step."""
         losses = []
         for start in range(0, len(indices), self.micro):
             loss = self.loss(indices[start : start + self.micro])
@@ -97,6 +101,7 @@ class EmotionTask(RefereeTask):
     """Classification with label smoothing."""
 
     def loss(self, indices: Any) -> Tensor:
+        """Loss of one micro batch."""
         faces = augment(self.images.batch(indices)).to(self.device)
         return F.cross_entropy(
             self.engine.forward(faces), self.images.labels(indices).to(self.device), label_smoothing=0.05
@@ -112,7 +117,9 @@ class IdentityTask(RefereeTask):
         for index, sample in enumerate(images.shards.samples):
             self.views[sample.identity].append(index)
         if all(len(views) < 2 for views in self.views.values()):
-            raise UserError("the identity judge needs two faces of an identity: set data.emotions_per_identity=2 or more.")
+            raise UserError(
+                "the identity judge needs two faces of an identity: set data.emotions_per_identity=2 or more."
+            )
 
     def partner(self, index: int) -> int:
         """The next face of the same identity, itself where it has but one."""
@@ -120,6 +127,7 @@ class IdentityTask(RefereeTask):
         return views[(views.index(index) + 1) % len(views)]
 
     def loss(self, indices: Any) -> Tensor:
+        """Loss of one micro batch."""
         # Two faces of one identity in a batch would be pushed apart: one of them stays.
         unique = list({self.images.shards.samples[int(i)].identity: int(i) for i in indices}.values())
         pairs = torch.cat([self.images.batch(unique), self.images.batch([self.partner(i) for i in unique])])
@@ -133,7 +141,10 @@ def run(cfg: TrainRefereeConfig, inputs: Inputs, place: Workplace) -> Outcome:
     comm.set_up(ranks, place.keep)
     images = ImageSet.open([folder / "train" for folder in inputs.many("shards")])
     networks: dict[str, Trunk] = {}
-    plan = (("emotion", cfg.emotion, EmotionTask, len(EMOTIONS)), ("identity", cfg.identity, IdentityTask, cfg.embed_dim))
+    plan = (
+        ("emotion", cfg.emotion, EmotionTask, len(EMOTIONS)),
+        ("identity", cfg.identity, IdentityTask, cfg.embed_dim),
+    )
     for name, config, task_class, outputs in plan:
         seed_everything(config.seed)
         networks[name] = Trunk(cfg.channels, outputs)

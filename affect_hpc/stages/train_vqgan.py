@@ -93,9 +93,11 @@ class VqganTask:
         return module
 
     def engines(self) -> Mapping[str, Engine]:
+        """The networks with their optimisers."""
         return {"generator": self.generator, "discriminator": self.discriminator}
 
     def state(self) -> dict[str, Any]:
+        """What a resumed run needs besides the engines."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -123,6 +125,7 @@ class VqganTask:
         return loss
 
     def step(self, indices: Any, step: int, lr: float) -> Mapping[str, Tensor]:
+        """One optimiser step."""
         if step == self.cfg.warmup_steps > 0:
             self.fill_codebook(indices)
         figures: dict[str, list[Tensor]] = {}
@@ -180,6 +183,7 @@ class VqganTask:
 
     @torch.no_grad()
     def pictures(self, step: int) -> Mapping[str, Tensor]:
+        """Image grids of this step."""
         if step % PICTURE_EVERY:
             return {}
         real = self.images.batch(range(min(8, len(self.images)))).to(self.device)
@@ -218,8 +222,8 @@ def run(cfg: TrainVqganConfig, inputs: Inputs, place: Workplace) -> Outcome:
     """Train the first stage on the train split; judge its reconstructions on the val split."""
     if cfg.train.zero_stage > 2:
         raise UserError(
-            f"stages.train_vqgan.train.zero_stage={cfg.train.zero_stage} is too high: the adaptive weight of the adversarial "
-            "loss needs the whole last layer on each rank, so the first stage takes 0, 1 or 2."
+            f"stages.train_vqgan.train.zero_stage={cfg.train.zero_stage} is too high: the adaptive weight of the "
+            "adversarial loss needs the whole last layer on each rank, so the first stage takes 0, 1 or 2."
         )
     ranks = comm.Ranks.of_environment()
     comm.set_up(ranks, place.keep)

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Ema:
@@ -24,8 +24,8 @@ class Ema:
         """Take in the weights of ``module`` after an optimiser step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        average = list(self.average.parameters())
-        current = [parameter.detach().to(mine.dtype) for parameter, mine in zip(module.parameters(), average, strict=True)]
+        average: list[Tensor] = list(self.average.parameters())
+        current = [theirs.detach().to(mine.dtype) for theirs, mine in zip(module.parameters(), average, strict=True)]
         torch._foreach_lerp_(average, current, 1 - decay)
         for mine, theirs in zip(self.average.buffers(), module.buffers(), strict=True):
             mine.copy_(theirs)

@@ -39,7 +39,7 @@ class Engine(Protocol):
         ...
 
     def gathered(self) -> AbstractContextManager[Any]:
-        """Within it ``module`` holds whole weights to read, also where ranks keep shares of them; entered by all ranks."""
+        """Within it ``module`` holds whole weights to read, though ranks keep shares of them; entered by all ranks."""
         ...
 
     def weights_changed(self) -> None:
@@ -65,13 +65,16 @@ class PlainEngine:
         self._micro = 0
 
     def forward(self, *arguments: Tensor) -> Any:
+        """Output of the network."""
         return self.module(*arguments)
 
     def backward(self, loss: Tensor) -> None:
+        """Add the gradients of one micro batch."""
         (loss / self.accumulation).backward()  # type: ignore[no-untyped-call]
         self._micro += 1
 
     def step(self, lr: float) -> None:
+        """One optimiser step."""
         if self._micro < self.accumulation:
             return
         if self._clip > 0:
@@ -83,16 +86,21 @@ class PlainEngine:
         self._micro = 0
 
     def gathered(self) -> AbstractContextManager[Any]:
+        """Within it the module holds whole weights."""
         return contextlib.nullcontext()
 
     def weights_changed(self) -> None:
         """The module's weights are the only ones."""
 
     def save(self, folder: Path) -> None:
+        """Write weights and optimiser state."""
         folder.mkdir(parents=True)
-        torch.save({"module": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}, folder / "engine.pt")
+        torch.save(
+            {"module": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}, folder / "engine.pt"
+        )
 
     def load(self, folder: Path) -> None:
+        """Take up a saved state."""
         saved = torch.load(folder / "engine.pt", map_location="cpu", weights_only=True)
         self.module.load_state_dict(saved["module"])
         self._optimizer.load_state_dict(saved["optimizer"])
@@ -120,35 +128,44 @@ class DeepSpeedEngine:
         self._stage = config.zero_stage
 
     def forward(self, *arguments: Tensor) -> Any:
+        """Output of the network."""
         return self._engine(*arguments)
 
     def backward(self, loss: Tensor) -> None:
+        """Add the gradients of one micro batch."""
         self._engine.backward(loss)
 
     def step(self, lr: float) -> None:
+        """One optimiser step."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._engine.step()
 
     def gathered(self) -> AbstractContextManager[Any]:
+        """Within it the module holds whole weights."""
         if self._stage < 3:
             return contextlib.nullcontext()
         context: AbstractContextManager[Any] = _deepspeed().zero.GatheredParameters(list(self.module.parameters()))
         return context
 
     def weights_changed(self) -> None:
+        """Let master copies take up weights set from outside."""
         assert self._stage < 3, "nobody sets weights from outside in stage 3"
         if self._stage > 0:
             # Stages 1 and 2 keep flat master copies, which the next step would write back over the new weights.
             self._optimizer.refresh_fp32_params()
 
     def save(self, folder: Path) -> None:
+        """Write weights and optimiser state."""
         self._engine.save_checkpoint(str(folder), tag="engine", save_latest=False)
 
     def load(self, folder: Path) -> None:
+        """Take up a saved state."""
         path, _ = self._engine.load_checkpoint(str(folder), tag="engine")
         if path is None:
-            raise UserError(f"{folder} holds no DeepSpeed state: remove the checkpoint's folder, or train on the same engine.")
+            raise UserError(
+                f"{folder} holds no DeepSpeed state: remove the checkpoint's folder, or train on the same engine."
+            )
 
 
 def make_engine(module: nn.Module, config: TrainConfig, ranks: Ranks) -> Engine:
@@ -166,7 +183,9 @@ def make_engine(module: nn.Module, config: TrainConfig, ranks: Ranks) -> Engine:
     accumulation = config.global_batch_size // (micro * ranks.world)
     if config.engine is EngineName.plain:
         if ranks.world > 1:
-            raise UserError(f"train.engine=plain runs on one process, this job has {ranks.world}: use train.engine=deepspeed.")
+            raise UserError(
+                f"train.engine=plain runs on one process, this job has {ranks.world}: use train.engine=deepspeed."
+            )
         return PlainEngine(module, config, accumulation)
     return DeepSpeedEngine(module, config, micro, accumulation)
 

@@ -83,7 +83,7 @@ def fit(label: str, task: Task, stream: Stream, config: TrainConfig, ranks: Rank
     seen = _resume(task, saver, ranks)
     batch = config.global_batch_size
     writer = SummaryWriter(str(keep / "tensorboard"), purge_step=seen) if ranks.is_chief else None
-    began, logged = time.monotonic(), seen
+    began, logged, checked = time.monotonic(), seen, seen // batch
     with Progress(label, config.samples_total, "sample", start=seen) as progress:
         while seen < config.samples_total:
             step = seen // batch
@@ -91,21 +91,24 @@ def fit(label: str, task: Task, stream: Stream, config: TrainConfig, ranks: Rank
             figures = task.step(stream.indices(seen), step, lr)
             seen += batch
             last = seen >= config.samples_total
-            if (step + 1) % config.log_every == 0 or last:
+            stop = any_rank(bool(STOP))
+            save = stop or last or (step + 1) % config.save_every == 0
+            log_now = last or (step + 1) % config.log_every == 0
+            values: dict[str, float] = {}
+            if save or log_now:
+                # Before every save too: a checkpoint must never hold weights that a bad loss has spoilt.
                 values = {name: float(mean_over_ranks(value)) for name, value in figures.items()}
-                _require_finite(values, step, config.log_every, saver)
+                _require_finite(values, checked, step, saver)
+                checked = step + 1
+            progress.advance(batch, **values)
+            if writer is not None and log_now:
                 rate = (seen - logged) / max(time.monotonic() - began, 1e-9)
                 began, logged = time.monotonic(), seen
-                if writer is not None:
-                    _log(writer, keep, {**values, "lr": lr, "samples_per_s": rate}, seen)
-                progress.advance(batch, **values)
-            else:
-                progress.advance(batch)
+                _log(writer, keep, {**values, "lr": lr, "samples_per_s": rate}, seen)
             if writer is not None:
                 for name, picture in task.pictures(step + 1).items():
                     writer.add_image(name, picture, seen)
-            stop = any_rank(bool(STOP))
-            if stop or last or (step + 1) % config.save_every == 0:
+            if save:
                 saver.save(seen, lambda folder: _write(folder, task, ranks))
             if stop and not last:
                 log.warning("%s stops after %d samples as it was asked to; the state is saved", label, seen)
@@ -143,13 +146,13 @@ def _resume(task: Task, saver: Saver, ranks: Ranks) -> int:
     return seen
 
 
-def _require_finite(values: Mapping[str, float], step: int, log_every: int, saver: Saver) -> None:
+def _require_finite(values: Mapping[str, float], first: int, last: int, saver: Saver) -> None:
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         good = saver.latest()
         raise FloatingPointError(
-            f"{', '.join(bad)} became non-finite between steps {max(0, step - log_every + 1)} and {step}; the last good "
-            f"checkpoint is {good[0] if good else 'none: training starts anew'}. Lower the learning rate or use fp32."
+            f"{', '.join(bad)} became non-finite between steps {first} and {last}; the last good checkpoint is "
+            f"{good[0] if good else 'none: training starts anew'}. Lower the learning rate or use fp32."
         )
 
 

@@ -101,12 +101,21 @@ def test_gaussian_data_keep_their_law() -> None:
     z = spread * torch.randn(4000, 1, 1, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     z_t0 = ddim.encode(z, torch.zeros(4000, dtype=torch.int64), path, predict)
     assert float(z_t0.std() / z.std()) == pytest.approx(1 / spread, rel=0.02)
-    torch.testing.assert_close(ddim.decode(z_t0, torch.zeros(4000, dtype=torch.int64), path, predict), z, rtol=0, atol=0.02)
+    torch.testing.assert_close(
+        ddim.decode(z_t0, torch.zeros(4000, dtype=torch.int64), path, predict), z, rtol=0, atol=0.02
+    )
 
 
 def test_sampling_agrees_with_diffusers_where_both_are_defined() -> None:
     theirs = DDIMScheduler(
-        1000, 0.0015, 0.0205, "scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading"
+        1000,
+        0.0015,
+        0.0205,
+        "scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="leading",
     )
     theirs.set_timesteps(8)
     taus = ddim.timesteps(Spacing.leading_plus_one, 8, 999, 1000)

@@ -31,7 +31,9 @@ def test_asking_again_submits_nothing_and_the_report_stands(smoke_store: Path) -
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_a_narrower_sweep_makes_only_its_report_and_a_wider_one_only_its_point(smoke_store: Path, tmp_path: Path) -> None:
+def test_a_narrower_sweep_makes_only_its_report_and_a_wider_one_only_its_point(
+    smoke_store: Path, tmp_path: Path
+) -> None:
     store = copy_of(smoke_store, tmp_path / "store")
     narrow = run("launch", "-m", "sweep=smoke", "edit.gamma=1", f"store={store}", "cluster.parts=2")
     assert narrow.code == 0
@@ -53,7 +55,7 @@ def test_a_deleted_part_and_what_hangs_on_it_run_again_and_nothing_else(smoke_st
     wanted = metrics(store)
     shutil.rmtree(evaluation / "parts/0001/out")
     before = attempts(store, "evaluate")
-    said = run("rerun", "smoke", "--store", store, f"store={store}")
+    said = run("rerun", "smoke", "--store", store)
     assert said.code == 0, said.out + said.err
     # That element, the reduce of its point, the report.
     assert said.counts["submitted"] == 3
@@ -76,7 +78,9 @@ def test_two_launches_at_once_start_each_job_once(smoke_store: Path, tmp_path: P
     said = [process.communicate(timeout=600) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     started = [commands.Said(0, out, err).counts["submitted"] for out, err in said]
-    counts = {name: count for stage in ("evaluate", "reduce", "report") for name, count in attempts(store, stage).items()}
+    counts = {
+        name: count for stage in ("evaluate", "reduce", "report") for name, count in attempts(store, stage).items()
+    }
     assert set(counts.values()) == {1}
     assert sum(started) == len(counts)
     assert metrics(store) == metrics(smoke_store)
@@ -143,7 +147,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_shard(tmp_path: Path) ->
     store.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(store)], check=False).returncode:
         pytest.skip("this machine does not let us mount a small file system")
-    words = ["stage=prepare_shards", "data.train_samples=600", "data.val_samples=8", f"store={store}", "cluster.parts=1"]
+    words = [
+        "stage=prepare_shards",
+        "data.train_samples=600",
+        "data.val_samples=8",
+        f"store={store}",
+        "cluster.parts=1",
+    ]
     try:
         said = run("launch", *words)
         assert said.code == 1

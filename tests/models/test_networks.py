@@ -40,7 +40,9 @@ def test_legacy_beta_weighs_the_codebook_term(model: first_stage.VQModel) -> Non
     # The encoder's share has weight 1, the codebook's beta = 0.25 (D-06).
     torch.testing.assert_close(gradient, 2 * (latents - codes).detach() / latents.numel())
     (codebook,) = torch.autograd.grad(loss, model.quantize.embedding.weight)
-    assert float(codebook.sum()) == pytest.approx(float((0.25 * 2 * (codes - latents) / latents.numel()).sum()), rel=1e-4)
+    assert float(codebook.sum()) == pytest.approx(
+        float((0.25 * 2 * (codes - latents) / latents.numel()).sum()), rel=1e-4
+    )
 
 
 def test_a_saved_first_stage_is_the_same(model: first_stage.VQModel, tmp_path: Path) -> None:
@@ -79,7 +81,10 @@ def test_labels_are_dropped_each_or_all_at_once() -> None:
 
 
 def test_channel_normalisation_gives_unit_variance_and_is_undone() -> None:
-    latents = torch.randn(64, 3, 8, 8) * torch.tensor([1.4, 1.3, 0.3])[:, None, None] + torch.tensor([1.0, 0, -2])[:, None, None]
+    latents = (
+        torch.randn(64, 3, 8, 8) * torch.tensor([1.4, 1.3, 0.3])[:, None, None]
+        + torch.tensor([1.0, 0, -2])[:, None, None]
+    )
     norm = LatentNorm.of(LatentConfig(LatentScale.per_channel), latents)
     z = norm.normalise(latents)
     torch.testing.assert_close(z.mean(dim=(0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)

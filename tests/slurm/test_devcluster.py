@@ -148,9 +148,7 @@ def test_two_clusters_live_side_by_side(devcluster: Env, second: Path, manage: M
 
 def test_status_sees_a_dead_node_and_up_repairs_it(second: Path, manage: Manage) -> None:
     pid_of = {
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _is_slurmd_of(entry, second)
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_slurmd_of(entry, second)
     }
     assert len(pid_of) == 1
     os.kill(pid_of.pop(), signal.SIGKILL)

@@ -31,7 +31,9 @@ def launch(store: Path, conf: str, *more: str) -> "object":
     return run("launch", "-m", "sweep=smoke", "cluster=slurm_dev", f"store={store}", *more, SLURM_CONF=conf)
 
 
-def test_a_sweep_on_slurm_gives_the_bits_of_the_local_one(smoke_store: Path, devcluster: dict[str, str], tmp_path: Path) -> None:
+def test_a_sweep_on_slurm_gives_the_bits_of_the_local_one(
+    smoke_store: Path, devcluster: dict[str, str], tmp_path: Path
+) -> None:
     store = copy_of(smoke_store, tmp_path / "store", *EVALUATION)
     conf = devcluster["SLURM_CONF"]
     said = launch(store, conf, "watch=true", "cluster.parts=2")

@@ -35,7 +35,12 @@ def smoke_stages(*overrides: str) -> StagesConfig:
     words = ["model=smoke", "data.train_samples=32", "data.val_samples=10", "data.samples_per_shard=16"]
     words += ["edit.num_steps=4", "edit.gamma=1", "edit.targets=[happy,sad]", *overrides]
     stages = collect(words)[0].stages
-    for train in (stages.train_vqgan.train, stages.train_ldm.train, stages.train_referee.emotion, stages.train_referee.identity):
+    for train in (
+        stages.train_vqgan.train,
+        stages.train_ldm.train,
+        stages.train_referee.emotion,
+        stages.train_referee.identity,
+    ):
         train.engine = EngineName.plain
     return stages
 
@@ -51,13 +56,16 @@ class Chain:
         """Output of a stage that has run."""
         return self.root / name / "out"
 
-    def run(self, kind: str, name: str = "", parts: int = 1, part: int = 0, config: Any = None, **roles: Any) -> Outcome:
+    def run(
+        self, kind: str, name: str = "", parts: int = 1, part: int = 0, config: Any = None, **roles: Any
+    ) -> Outcome:
         """Run one stage (part) into a folder of its own; roles are names of earlier runs, or lists of names."""
         name = name or kind
         folder = self.root / name
-        (folder / "out").mkdir(parents=True)
+        (folder / "out").mkdir(parents=True)  # each run once
         folders = {
-            role: tuple(self.out(one) for one in ([names] if isinstance(names, str) else names)) for role, names in roles.items()
+            role: tuple(self.out(one) for one in ([names] if isinstance(names, str) else names))
+            for role, names in roles.items()
         }
         place = Workplace(folder / "out", folder / "keep", part, parts)
         outcome: Outcome = MODULES[kind].run(config or getattr(self.stages, kind), Inputs(folders), place)

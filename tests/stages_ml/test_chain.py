@@ -9,7 +9,9 @@ import torch
 from diffusers import DDIMScheduler
 from ml_world import Chain, edit
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from affect_hpc.config.train import Precision
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.io import read_json
 from affect_hpc.core.rundir import Inputs, Workplace
@@ -24,7 +26,11 @@ from affect_hpc.stages import precompute_latents
 def members(chain: Chain, names: list[str]) -> dict[str, bytes]:
     """All members of all samples in some runs' shards."""
     shards = ShardSet.open([chain.out(name) for name in names])
-    return {f"{sample.key}.{member}": shards.read(i, member) for i, sample in enumerate(shards.samples) for member in sample.members}
+    return {
+        f"{sample.key}.{member}": shards.read(i, member)
+        for i, sample in enumerate(shards.samples)
+        for member in sample.members
+    }
 
 
 def test_encoded_latents_are_the_unquantised_ones_of_the_face_and_its_mirror_image(chain: Chain) -> None:
@@ -78,14 +84,15 @@ def test_the_first_samples_are_the_same_with_fewer_samples(chain: Chain) -> None
 def test_an_edit_holds_every_target_and_the_round_trip(chain: Chain) -> None:
     (name,) = edit(chain, "-members")
     shards = ShardSet.open([chain.out(name)])
-    assert {frozenset(sample.members) for sample in shards.samples} == {frozenset({"happy.png", "sad.png", "round_trip.png"})}
+    assert {frozenset(sample.members) for sample in shards.samples} == {
+        frozenset({"happy.png", "sad.png", "round_trip.png"})
+    }
     described = read_json(chain.out(name) / "edit.json")
     assert (described["gamma"], described["encode_gamma"], described["t0"]) == (1, 1, 500)
 
 
 def test_with_a_network_that_ignores_its_input_the_round_trip_is_the_reconstruction(chain: Chain) -> None:
     """A denoiser that predicts one constant makes the encoding pass exactly invertible."""
-    (name,) = edit(chain, "-probe")
     folder = chain.root / "still" / "out"
     ldm = Ldm.load(chain.out("train_ldm"), torch.device("cpu"))
     with torch.no_grad():
@@ -146,3 +153,27 @@ def test_a_missing_network_is_a_clear_error(chain: Chain, tmp_path: Path) -> Non
     inputs = Inputs({"shards": (chain.out("prepare_shards"),), "first_stage": (tmp_path,)})
     with pytest.raises((OSError, ValueError), match=str(tmp_path)):
         precompute_latents.run(chain.stages.encode_latents, inputs, place)
+
+
+def test_bfloat16_edits_are_close_to_float32(chain: Chain) -> None:
+    networks = {"first_stage": "train_vqgan", "ldm": "train_ldm"}
+    latents = []
+    for precision in Precision:
+        config = replace(chain.stages.invert_latents, precision=precision)
+        chain.run("invert_latents", f"invert-{precision.name}", config=config, shards="prepare_shards", **networks)
+        latents.append(np.stack([decode_npy(value) for value in members(chain, [f"invert-{precision.name}"]).values()]))
+    assert latents[1].dtype == np.float32
+    assert 0 < np.abs(latents[0] - latents[1]).max() < 0.1 * latents[0].std()
+
+
+def test_sample_grids_do_not_disturb_the_training(chain: Chain) -> None:
+    config = replace(chain.stages.train_ldm, sample_every=2)
+    chain.run("train_ldm", "train_ldm-grids", config=config, latents="encode_latents")
+    ours, theirs = (
+        load_file(chain.out(name) / "unet_raw" / "diffusion_pytorch_model.safetensors")
+        for name in ("train_ldm", "train_ldm-grids")
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    events = EventAccumulator(str(chain.root / "train_ldm-grids" / "keep" / "tensorboard"))
+    events.Reload()
+    assert len(events.Images("samples_in_latent_space")) == 4

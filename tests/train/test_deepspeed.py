@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_training import CONFIG, ToyTask, deepspeed_config, train
 
 from affect_hpc.train import comm
 from affect_hpc.train.engine import make_engine
-
-from toy_training import CONFIG, ToyTask, deepspeed_config, train
 
 HERE = Path(__file__).parent
 RANK_PROGRAM = """
@@ -97,7 +96,10 @@ def run_two_ranks(folder: Path, stage: int, stop_at: int, attempt: int) -> dict[
             [sys.executable, "-c", RANK_PROGRAM, str(folder), str(stage), str(stop_at)],
             env=base
             | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-            | {"TORCHELASTIC_RUN_ID": str(attempt), "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent.parent)])},
+            | {
+                "TORCHELASTIC_RUN_ID": str(attempt),
+                "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent.parent)]),
+            },
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toy_training import CONFIG, ToyTask, train
 
 from affect_hpc.core.stop import STOP
 from affect_hpc.train.checkpoint import COMPLETE
-
-from toy_training import CONFIG, ToyTask, train
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +74,9 @@ def test_checkpoints_are_pruned_and_marked_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "incomplete", "gone"])
-def test_a_damaged_checkpoint_is_said_and_passed_over(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_said_and_passed_over(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = ToyTask(CONFIG)
     train(tmp_path, whole)
     newest = tmp_path / "checkpoints" / "samples_000000000048"
@@ -115,6 +116,15 @@ def test_a_loss_that_is_no_number_names_steps_and_the_last_good_checkpoint(tmp_p
     with pytest.raises(FloatingPointError, match=r"loss .* between steps 4 and 5.*samples_000000000032"):
         train(tmp_path, task, config)
     assert checkpoints(tmp_path) == [16, 32]
+
+
+def test_spoilt_weights_are_never_saved(tmp_path: Path) -> None:
+    config = replace(CONFIG, log_every=100, save_every=1)
+    task = ToyTask(config)
+    task.poison_at = 2
+    with pytest.raises(FloatingPointError, match="between steps 2 and 2"):
+        train(tmp_path, task, config)
+    assert checkpoints(tmp_path) == [8, 16]
 
 
 def test_figures_reach_tensorboard_and_the_text_log(tmp_path: Path) -> None:

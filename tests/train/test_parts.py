@@ -58,7 +58,10 @@ def test_adamw_gets_the_configured_numbers_and_trainable_weights_only() -> None:
         ({}, comm.Ranks(0, 1, 0)),
         ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}, comm.Ranks(5, 8, 1)),
         ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "2"}, comm.Ranks(2, 4, 2)),
-        ({"SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_LOCALID": "1"}, comm.Ranks(1, 2, 1)),
+        (
+            {"SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_LOCALID": "1"},
+            comm.Ranks(1, 2, 1),
+        ),
     ],
 )
 def test_ranks_come_from_whoever_started_us(

@@ -16,6 +16,7 @@ from affect_hpc.train.ema import Ema
 from affect_hpc.train.engine import Engine, make_engine
 from affect_hpc.train.loop import fit, seed_everything
 
+ALONE = comm.Ranks()
 CONFIG = TrainConfig(
     global_batch_size=8,
     samples_total=48,
@@ -33,7 +34,7 @@ CONFIG = TrainConfig(
 class ToyTask:
     """Regression with dropout (so that the random state matters) and an average of the weights."""
 
-    def __init__(self, config: TrainConfig, ranks: comm.Ranks = comm.Ranks()) -> None:
+    def __init__(self, config: TrainConfig, ranks: comm.Ranks = ALONE) -> None:
         seed_everything(config.seed)
         net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.3), nn.Linear(16, 1))
         self.ema = Ema(net, 0.9)
@@ -80,7 +81,7 @@ class ToyTask:
             return {name: value.detach().clone() for name, value in self.engine.module.state_dict().items()}
 
 
-def train(keep: Path, task: ToyTask, config: TrainConfig = CONFIG, ranks: comm.Ranks = comm.Ranks()) -> bool:
+def train(keep: Path, task: ToyTask, config: TrainConfig = CONFIG, ranks: comm.Ranks = ALONE) -> bool:
     stream = TrainStream(20, config.global_batch_size, config.seed, ranks.rank, ranks.world)
     return fit("toy", task, stream, config, ranks, keep)
 

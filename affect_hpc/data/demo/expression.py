@@ -163,9 +163,7 @@ _JITTER: dict[str, float] = {
 _CONTEMPT_GAZE = 1.3  # to the side of the smirk
 
 
-def sample_expression(
-    emotion: str, identity: int, seed: int = 0, intensity: float | None = None
-) -> Expression:
+def sample_expression(emotion: str, identity: int, seed: int = 0, intensity: float | None = None) -> Expression:
     """How person number `identity` shows `emotion`; always the same for the same arguments.
 
     `intensity` is between 0 (rest) and 1 (full); without one it is drawn from `MIN_INTENSITY` to 1. It scales

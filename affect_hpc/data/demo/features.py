@@ -33,9 +33,7 @@ def draw_nose(canvas: Canvas, identity: Identity, expression: Expression) -> Non
         _draw_nose_wrinkles(canvas, identity, expression, tip, width)
 
 
-def _draw_nose_wrinkles(
-    canvas: Canvas, identity: Identity, expression: Expression, tip: float, width: float
-) -> None:
+def _draw_nose_wrinkles(canvas: Canvas, identity: Identity, expression: Expression, tip: float, width: float) -> None:
     colour = shade(identity.skin, 0.5)
     x = np.linspace(-1.0, 1.0, 9)
     for row in (0, 1):

@@ -9,7 +9,7 @@ from affect_hpc.data.demo.drawing import render
 from affect_hpc.data.source import Face, ShardPlan, UInt8Image
 
 VAL_IDENTITY = 1_000_000
-"""Identities of the val split start here: no train split of a sane size reaches it."""
+"""Identities of the val split start here: the largest train split ends below it."""
 
 
 class DemoSource:
@@ -47,7 +47,10 @@ class DemoSource:
             )
 
     def subject(self, split: str, index: int) -> tuple[int, int]:
-        """Identity and emotion id of sample ``index``; the emotions come equally often in any eight samples on end."""
+        """Identity and emotion id of sample ``index``.
+
+        Any 8 * emotions_per_identity train samples on end (val: 8) hold every emotion equally often.
+        """
         if split == "val":
             return VAL_IDENTITY + index, index % len(EMOTIONS)
         each = self.config.emotions_per_identity
