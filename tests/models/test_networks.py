@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from affect_hpc.config.model import ConditionConfig, FirstStageConfig, LatentConfig, LatentScale, UnetConfig
 from affect_hpc.models import first_stage
@@ -96,3 +97,16 @@ def test_fixed_scale_multiplies() -> None:
     latents = torch.randn(2, 3, 4, 4)
     norm = LatentNorm.of(LatentConfig(LatentScale.fixed, 0.18), latents)
     torch.testing.assert_close(norm.normalise(latents), latents * 0.18)
+
+
+def test_half_precision_files_are_used_in_float32(model: first_stage.VQModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "first_stage")
+    file = tmp_path / "first_stage" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value.half() for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    again = first_stage.load(tmp_path)
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
+    images = torch.rand(1, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(
+            first_stage.encode(again, images), first_stage.encode(model, images), rtol=0.01, atol=0.01
+        )

@@ -1,0 +1,74 @@
+"""What the tests of the launcher share: configs composed once, and judges that need no installed weights."""
+
+import copy
+import os
+from collections.abc import Callable
+
+import pytest
+
+from affect_hpc.config.cluster import ClusterConfig
+from affect_hpc.config.compose import collect
+from affect_hpc.config.root import Config
+from affect_hpc.hpc import plans
+
+
+@pytest.fixture(autouse=True)
+def no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here cuts the power: thousands of small files need not wait for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
+def no_weights_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine has installed changes no plan."""
+    monkeypatch.setattr(plans, "settle_perceptual", lambda name: "efficientnet_lite0" if name == "auto" else name)
+    monkeypatch.setattr(plans, "settle_landmarks", lambda name: "dlib" if name == "auto" else name)
+    monkeypatch.setattr(plans, "check_experts", lambda *names: None)
+
+
+@pytest.fixture(scope="session")
+def composed_sweep() -> list[Config]:
+    return collect(["sweep=cfg_gamma"])
+
+
+@pytest.fixture(scope="session")
+def composed_slurm() -> ClusterConfig:
+    return collect(["cluster=slurm"])[0].cluster
+
+
+@pytest.fixture
+def sweep(composed_sweep: list[Config]) -> list[Config]:
+    """The five points of sweep=cfg_gamma, to be changed."""
+    return copy.deepcopy(composed_sweep)
+
+
+@pytest.fixture
+def slurm_cluster(composed_slurm: ClusterConfig) -> ClusterConfig:
+    """cluster=slurm, to be changed."""
+    return copy.deepcopy(composed_slurm)
+
+
+@pytest.fixture
+def change(composed_sweep: list[Config]) -> Callable[..., Config]:
+    """``change({"edit.t0": 400})`` is the first point with other values; short keys reach their stages."""
+
+    def changed(values: dict[str, object]) -> Config:
+        point = copy.deepcopy(composed_sweep[0])
+        for key, value in values.items():
+            _set(point, key, value)
+        return point
+
+    return changed
+
+
+def _set(point: Config, key: str, value: object) -> None:
+    branch, _, leaf = key.rpartition(".")
+    owner: object = point
+    for name in branch.split("."):
+        owner = getattr(owner, name)
+    assert hasattr(owner, leaf), key
+    setattr(owner, leaf, value)
+    if branch == "edit":  # as hydra_configs/wiring.yaml
+        for stage in (point.stages.invert_latents, point.stages.manipulate, point.stages.evaluate):
+            if hasattr(stage, leaf):
+                setattr(stage, leaf, value)

@@ -1,0 +1,226 @@
+"""From configs to a graph: what is shared, what is not, and what is refused."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from affect_hpc.config.cluster import ClusterConfig
+from affect_hpc.config.data import FolderDataConfig, LabelFrom
+from affect_hpc.config.model import UnetConfig
+from affect_hpc.config.root import Config
+from affect_hpc.core.emotions import TARGETS
+from affect_hpc.core.errors import UserError
+from affect_hpc.core.io import write_text
+from affect_hpc.hpc import plans
+from affect_hpc.hpc.graph import External
+from affect_hpc.hpc.plans import plan
+from affect_hpc.hpc.slurm import planned
+from affect_hpc.hpc.submit import decide, write_run
+
+Change = Callable[..., Config]
+
+
+def signatures(points: list[Config], store: Path) -> list[dict[str, str]]:
+    """Name -> signature, for each point."""
+    for point in points:
+        point.store = str(store)
+    return [{name: node.signature for name, node in nodes.items()} for nodes in plan(points)[1]]
+
+
+def changed_names(change: Change, store: Path, values: dict[str, object]) -> set[str]:
+    """Nodes whose signature differs between the default point and one with other values."""
+    before, after = signatures([change({}), change(values)], store)
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+EDIT = {"invert_latents", "manipulate", "evaluate", "reduce"}
+NETWORKS = {"train_ldm", *EDIT}
+
+
+def test_a_gamma_sweep_shares_all_but_the_edit(sweep: list[Config], tmp_path: Path) -> None:
+    for point in sweep:
+        point.store = str(tmp_path)
+    graph, _ = plan(sweep)
+    assert Counter(node.kind for node in graph.nodes) == {
+        **dict.fromkeys(("prepare_shards", "train_vqgan", "train_referee", "encode_latents", "train_ldm"), 1),
+        **{"reconstruct": 1, "invert_latents": 5, "manipulate": 5, "evaluate": 6, "reduce": 6, "report": 1},
+    }, "one inversion for each gamma, none for each target; one baseline"
+
+
+def test_one_encoding_gamma_is_one_inversion(sweep: list[Config], tmp_path: Path) -> None:
+    for point in sweep:
+        point.store, point.edit.encode_gamma = str(tmp_path), 1.0
+    kinds = Counter(node.kind for node in plan(sweep)[0].nodes)
+    assert (kinds["invert_latents"], kinds["manipulate"]) == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"edit.targets": ["happy"]}, {"manipulate", "evaluate", "reduce"}),
+        ({"edit.gamma": 7.0}, EDIT),
+        ({"edit.t0": 400}, EDIT),
+        ({"experts.identity": "dlib"}, {"baseline", "reduce_baseline", "evaluate", "reduce"}),
+        ({"stages.train_ldm.p_uncond": 0.1}, NETWORKS),
+        ({"stages.train_ldm.train.seed": 1}, NETWORKS),
+        ({"stages.encode_latents.flip": False}, {"encode_latents", *NETWORKS}),
+        ({"stages.train_referee.embed_dim": 64}, {"train_referee", "baseline", "reduce_baseline", "evaluate", "reduce"}),
+        ({"stages.report.sheet_faces": 2}, set()),
+    ],
+)
+def test_a_change_reaches_what_depends_on_it_and_no_more(
+    change: Change, tmp_path: Path, values: dict[str, object], names: set[str]
+) -> None:
+    assert changed_names(change, tmp_path, values) == names
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"cluster": ClusterConfig(name="other", parts=7, slots=9, partition="gpu")},
+        {"stages.train_ldm.train.micro_batch_size": 1, "stages.train_vqgan.train.micro_batch_size": 2},
+        {"stages.train_ldm.train.log_every": 1, "stages.train_ldm.train.save_every": 9},
+        {"stages.train_ldm.train.keep_checkpoints": 5, "stages.train_ldm.sample_every": 3},
+        {"stages.train_ldm.train.zero_stage": 2, "stages.train_vqgan.train.zero_stage": 1},
+        {"experts.folder": "/elsewhere"},
+        {"watch": True, "dry_run": True, "stage": "reduce"},
+        {"edit.gamma": 1},
+    ],
+)
+def test_what_changes_no_result_changes_no_signature(change: Change, tmp_path: Path, values: dict[str, object]) -> None:
+    before, after = (change({}), change({key: value for key, value in values.items() if "." in key}))
+    for key, value in values.items():
+        if "." not in key:
+            setattr(after, key, value)
+    after.stage = before.stage
+    assert signatures([before], tmp_path) == signatures([after], tmp_path)
+
+
+def test_the_whole_sweep_is_few_calls_of_sbatch(
+    sweep: list[Config], slurm_cluster: ClusterConfig, tmp_path: Path
+) -> None:
+    for point in sweep:
+        point.store, point.cluster = str(tmp_path), slurm_cluster
+    graph, _ = plan(sweep)
+    decisions = decide(graph, tmp_path, lambda job: False, True, 3)
+    found = planned(graph, decisions, tmp_path, slurm_cluster)
+    assert len(found) <= 14
+    assert sum(len(array.elements) for array in found) == len(decisions.of) > 100
+
+
+def test_only_what_the_asked_stage_needs_is_planned(change: Change, tmp_path: Path) -> None:
+    point = change({})
+    point.store, point.stage = str(tmp_path), "train_ldm"
+    assert [node.kind for node in plan([point])[0].nodes] == [
+        *("prepare_shards", "train_vqgan", "encode_latents", "train_ldm")
+    ]
+
+
+def test_begun_work_keeps_its_division(change: Change, tmp_path: Path) -> None:
+    point = change({})
+    point.store, point.cluster.parts = str(tmp_path), 4
+    write_run(plan([point])[1][0]["invert_latents"], tmp_path)
+    point.cluster.parts = 2
+    nodes = plan([point])[1][0]
+    assert (nodes["invert_latents"].parts, nodes["manipulate"].parts) == (4, 2)
+
+
+def test_a_given_first_stage_is_known_by_content(change: Change, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_text(tmp_path / name / "first_stage" / "config.json", "{}")
+    first, second = change({"use.first_stage": str(tmp_path / "one")}), change({"use.first_stage": str(tmp_path / "two")})
+    first.store = second.store = str(tmp_path)
+    _, (a, b) = plan([first, second])
+    assert "train_vqgan" not in a
+    assert a["train_ldm"] is b["train_ldm"], "the same content elsewhere is the same run"
+    write_text(tmp_path / "two" / "first_stage" / "weights", "other")
+    _, (a, b) = plan([first, second])
+    assert a["train_ldm"].signature != b["train_ldm"].signature
+    (given,) = a["encode_latents"].parents["first_stage"]
+    assert isinstance(given, External) and given.path == tmp_path / "one"
+
+
+def test_a_folder_without_a_network_is_refused(change: Change, tmp_path: Path) -> None:
+    point = change({"use.first_stage": str(tmp_path)})
+    with pytest.raises(UserError, match=r"use\.first_stage=.* holds no first_stage/config\.json: give a folder that does"):
+        plan([point])
+
+
+def test_a_stage_outside_the_plan_is_refused(change: Change, tmp_path: Path) -> None:
+    write_text(tmp_path / "first_stage" / "config.json", "{}")
+    point = change({"use.first_stage": str(tmp_path)})
+    point.store, point.stage = str(tmp_path), "train_vqgan"
+    with pytest.raises(UserError, match="stage=train_vqgan is not part of this plan: it runs prepare_shards"):
+        plan([point])
+
+
+def folder_point(point: Config, root: Path) -> Config:
+    """The point with the user's own photos as corpus."""
+    write_text(root / "happy" / "a.jpg", "photo")
+    point.data = FolderDataConfig(
+        *("folder", 64), root=str(root), labeller="face_api", frame_stride=5, max_frames=10
+    )
+    point.data.align.landmarks = "auto"
+    point.experts.emotion, point.experts.identity = "py_feat", "mobileface"
+    return point
+
+
+def test_a_corpus_is_known_by_content_not_by_place(change: Change, tmp_path: Path) -> None:
+    here, there = (folder_point(change({}), tmp_path / name) for name in ("here", "there"))
+    first, second = signatures([here, there], tmp_path / "store")
+    assert first == second and "train_referee" not in first
+    write_text(tmp_path / "there" / "sad" / "b.jpg", "another photo")
+    first, second = signatures([here, there], tmp_path / "store")
+    assert first["prepare_shards"] != second["prepare_shards"]
+
+
+def test_a_labeller_may_not_judge(change: Change, tmp_path: Path) -> None:
+    point = folder_point(change({}), tmp_path)
+    assert isinstance(point.data, FolderDataConfig)
+    point.data.label, point.experts.emotion = LabelFrom.pseudo, point.data.labeller
+    with pytest.raises(UserError, match=r"experts\.emotion=face_api also labels the corpus"):
+        plan([point])
+    point.data.label = LabelFrom.folder
+    plan([point])
+    point.data.label, point.experts.emotion = LabelFrom.pseudo, "py_feat"
+    plan([point])
+
+
+def test_a_perceptual_loss_may_not_judge(change: Change, tmp_path: Path) -> None:
+    point = change({"stages.train_vqgan.perceptual": "efficientnet_lite0"})
+    point.store = str(tmp_path)
+    with pytest.raises(UserError, match=r"experts\.perceptual=efficientnet_lite0 is also the perceptual loss"):
+        plan([point])
+    point.experts.perceptual = "lpips"
+    plan([point])
+
+
+def test_a_referee_needs_certain_labels(change: Change, tmp_path: Path) -> None:
+    point = folder_point(change({}), tmp_path)
+    point.experts.identity = "referee"
+    with pytest.raises(UserError, match="experts=referee needs labels and identities that are certain"):
+        plan([point])
+
+
+def test_the_plan_settles_which_distance_judges(change: Change, tmp_path: Path) -> None:
+    point = change({})
+    point.store = str(tmp_path)
+    assert point.experts.perceptual == "auto"
+    for name in ("baseline", "evaluate"):
+        assert plan([point])[1][0][name].config.experts.perceptual == "efficientnet_lite0"
+
+
+def test_parts_feed_parts_and_reports_need_all(change: Change, tmp_path: Path) -> None:
+    point = change({})
+    point.store, point.cluster.parts = str(tmp_path), 3
+    graph, (nodes,) = plan([point])
+    edges = {name: {role: edge[0] for role, edge in node.parents.items()} for name, node in nodes.items()}
+    assert edges["manipulate"]["latents"].each and edges["evaluate"]["images"].each  # type: ignore[union-attr]
+    assert not edges["evaluate"]["reconstruction"].each  # type: ignore[union-attr]
+    assert {node.parts for node in graph.nodes if plans.CATALOG[node.kind].divisible} == {3}
+    assert {node.parts for node in graph.nodes if not plans.CATALOG[node.kind].divisible} == {1}
+    assert nodes["manipulate"].config.targets == list(TARGETS)
+    assert isinstance(nodes["train_ldm"].config.unet, UnetConfig)
