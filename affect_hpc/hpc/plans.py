@@ -88,7 +88,7 @@ class Planner:
         ldm: Edge | External
         if cfg.use.ldm == "train":
             encoded = add("encode_latents", stages.encode_latents, {"shards": [shards], "first_stage": [first_stage]})
-            ldm = add("train_ldm", stages.train_ldm, {"latents": [encoded]})
+            ldm = add("train_ldm", stages.train_ldm, {"latents": [encoded], "first_stage": [first_stage]})
         else:
             ldm = self.external("use.ldm", cfg.use.ldm, "unet/config.json")
         networks: Parents = {"first_stage": [first_stage], "ldm": [ldm]}

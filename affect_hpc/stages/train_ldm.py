@@ -19,6 +19,7 @@ from affect_hpc.data.stream import TrainStream
 from affect_hpc.diffusion import ddim
 from affect_hpc.diffusion.objective import eps_error, q_sample
 from affect_hpc.diffusion.schedule import alpha_bars
+from affect_hpc.models import first_stage
 from affect_hpc.models.conditioning import drop_labels
 from affect_hpc.models.denoiser import Denoiser, write_scheduler_config
 from affect_hpc.models.ldm import LatentNorm, write_description
@@ -28,6 +29,8 @@ from affect_hpc.train.engine import Engine, make_engine
 from affect_hpc.train.loop import fit, seed_everything
 
 SAMPLE_STEPS = 20
+SAMPLES_PER_CLASS = 4
+SAMPLE_SEED = 1234
 
 
 class LatentSet:
@@ -46,7 +49,7 @@ class LatentSet:
 class LdmTask:
     """Noise prediction on latents."""
 
-    def __init__(self, cfg: TrainLdmConfig, data: LatentSet, ranks: comm.Ranks) -> None:
+    def __init__(self, cfg: TrainLdmConfig, data: LatentSet, first_stage_folder: Path, ranks: comm.Ranks) -> None:
         self.cfg, self.data = cfg, data
         self.device = comm.device_of(ranks)
         seed_everything(cfg.train.seed)
@@ -56,6 +59,7 @@ class LdmTask:
         self.alpha_bar = alpha_bars(cfg.diffusion)
         self.ema = Ema(denoiser, cfg.ema_decay)
         self.engine = make_engine(denoiser, cfg.train, ranks)
+        self.first_stage = first_stage.load(first_stage_folder).to(self.device)
         self.micro = cfg.train.micro_batch_size or cfg.train.global_batch_size // ranks.world
 
     @property
@@ -104,18 +108,19 @@ class LdmTask:
 
     @torch.no_grad()
     def pictures(self, step: int) -> Mapping[str, Tensor]:
-        """One sample of each class by the averaged weights. Latents, not faces: the first stage is no parent here."""
+        """Faces of every class by the averaged weights, always from the same noise."""
         cfg = self.cfg
         if cfg.sample_every == 0 or step % cfg.sample_every:
             return {}
-        count = cfg.condition.num_classes
-        noise = torch.randn((count, *self.data.latents.shape[1:]), generator=torch.Generator().manual_seed(step))
+        labels = torch.arange(cfg.condition.num_classes, device=self.device).repeat_interleave(SAMPLES_PER_CLASS)
+        shape = (len(labels), *self.data.latents.shape[1:])
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(SAMPLE_SEED))
         highest = cfg.diffusion.num_timesteps - 1
         path = ddim.Path(ddim.timesteps(Spacing.linspace, SAMPLE_STEPS, highest, highest + 1), self.alpha_bar)
         average: Any = self.ema.average
-        labels = torch.arange(count, device=self.device)
-        z = ddim.decode(noise.to(self.device), labels, path, average)[:, :3]
-        return {"samples_in_latent_space": make_grid(((z + 3) / 6).clamp(0, 1), nrow=count)}
+        z = ddim.decode(noise.to(self.device), labels, path, average)
+        faces = first_stage.decode(self.first_stage, self.norm.restore(z)).float().clamp(-1, 1)
+        return {"samples": (make_grid(faces, nrow=SAMPLES_PER_CLASS) + 1) / 2}
 
 
 def run(cfg: TrainLdmConfig, inputs: Inputs, place: Workplace) -> Outcome:
@@ -123,7 +128,7 @@ def run(cfg: TrainLdmConfig, inputs: Inputs, place: Workplace) -> Outcome:
     ranks = comm.Ranks.of_environment()
     comm.set_up(ranks, place.keep)
     data = LatentSet(inputs.many("latents"))
-    task = LdmTask(cfg, data, ranks)
+    task = LdmTask(cfg, data, inputs.one("first_stage"), ranks)
     stream = TrainStream(len(data), cfg.train.global_batch_size, cfg.train.seed, ranks.rank, ranks.world)
     if not fit("train_ldm", task, stream, cfg.train, ranks, place.keep):
         return Outcome(stopped=True)

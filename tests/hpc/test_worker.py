@@ -213,20 +213,37 @@ def test_every_stage_reads_its_config_back_as_it_was(sweep: list[Config], tmp_pa
         assert read == node.config and type(read) is type(node.config)
 
 
-def test_the_command_stops_between_elements_when_told_to(tmp_path: Path) -> None:
-    """Two real elements in one process; the second is left alone after SIGTERM."""
-    folders = []
-    for size in (64, 65):
-        node = Node("prepare_shards", PrepareShardsConfig(data=replace(DATA, size=size, train_samples=2000)))
-        write_run(node, tmp_path)
-        folders.append(Element(node, 0).folder(tmp_path))
-    write_json(tmp_path / "array.json", {"elements": {"3": str(folders[0].path)}})
+def test_the_command_takes_its_element_from_the_index_file(place: PartDir, tmp_path: Path) -> None:
+    write_json(tmp_path / "array.json", {"elements": {"3": str(place.path)}})
+    write_json(place.path / "DONE", {"outputs": {}})
     command = [sys.executable, "-m", "affect_hpc.hpc.worker"]
     root = Path(worker.__file__).parents[2]
-    env = {**os.environ, "PYTHONPATH": str(root), "SLURM_ARRAY_TASK_ID": "3"}
-    empty = subprocess.run(command, capture_output=True, text=True, env=env, cwd=root, check=False)
+    env = {**os.environ, "SLURM_ARRAY_TASK_ID": "3"}
+
+    def called(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *words], capture_output=True, text=True, env=env, cwd=root, check=False)
+
+    empty, done = called(), called("--array", str(tmp_path / "array.json"))
     assert empty.returncode == 2 and "give a run folder or --array FILE" in empty.stderr
-    write_json(folders[0].path / "DONE", {"outputs": {}})
-    array = [*command, "--array", str(tmp_path / "array.json")]
-    done = subprocess.run(array, capture_output=True, text=True, env=env, cwd=root, check=False)
-    assert done.returncode == 0 and f"{folders[0].path} is done." in done.stderr
+    assert done.returncode == 0 and f"{place.path} is done." in done.stderr
+
+
+def test_the_command_stops_between_elements(
+    place: PartDir, stage: Callable[[StageRun], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Node("prepare_shards", PrepareShardsConfig(data=replace(DATA, seed=1)))
+    second = write_run(other, tmp_path).parts()[0]
+
+    def stopped(cfg: Any, inputs: Inputs, place: Workplace) -> Outcome:
+        STOP.received = signal.SIGTERM
+        return Outcome(stopped=True)
+
+    stage(stopped)
+    monkeypatch.setattr(worker.STOP, "install", lambda: None)
+    monkeypatch.setattr(worker.logs, "set_up", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["worker", str(place.path), str(second.path)])
+    assert worker.main() == 143
+    assert not (second.path / "attempts.json").exists(), "the second one was not begun"
+    stage(raiser(RuntimeError("no")))
+    assert worker.main() == 1
+    assert second.failure() is not None, "a failure does not end its neighbours"

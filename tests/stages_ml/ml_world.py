@@ -78,7 +78,7 @@ def train_chain(root: Path) -> Chain:
     chain.run("prepare_shards")
     chain.run("train_vqgan", shards="prepare_shards")
     chain.run("encode_latents", shards="prepare_shards", first_stage="train_vqgan")
-    chain.run("train_ldm", latents="encode_latents")
+    chain.run("train_ldm", latents="encode_latents", first_stage="train_vqgan")
     return chain
 
 
