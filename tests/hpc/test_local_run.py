@@ -204,7 +204,7 @@ def ready(*kinds: str) -> list[Element]:
         (["reduce"] * 5, 0, []),
         (["reduce"] * 5, -1, []),
         ([], 2, []),
-        (["train_ldm", "reduce", "reduce", "train_ldm"], 3, [1, 1, 2]),
+        (["train_ldm", "reduce", "reduce", "train_ldm"], 4, [1, 1, 1, 1]),
     ],
 )
 def test_batches_share_the_slots_evenly(kinds: list[str], slots: int, sizes: list[int]) -> None:
