@@ -10,8 +10,6 @@ sys.path.insert(0, str(Path(__file__).parent / "integration"))
 
 import commands
 
-EVALUATION = ("reconstruct", "precompute_latents", "manipulate", "evaluate", "reduce", "report")
-
 
 @pytest.fixture(scope="session")
 def smoke_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:

@@ -28,7 +28,8 @@ def no_weights_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def composed_sweep() -> list[Config]:
-    return collect(["sweep=cfg_gamma"])
+    # Whatever comes with the package: here every network is trained.
+    return collect(["sweep=cfg_gamma", "use.first_stage=train", "use.ldm=train"])
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,9 @@ class FakeSlurm:
         number = 100 + len(self.arrays)
         for wanted in re.findall(r"\d+(?:_\d+)?", dependency):
             assert int(wanted.split("_")[0]) in self.arrays, "SLURM runs what waits for an unknown job at once"
-        self.arrays[number] = FakeArray(job_name, dependency, hold, {int(i): Path(path) for i, path in elements.items()})
+        self.arrays[number] = FakeArray(
+            job_name, dependency, hold, {int(i): Path(path) for i, path in elements.items()}
+        )
         self.arrays[number].states = dict.fromkeys(indices, "PENDING")
         if self.dies == "after":
             raise LauncherKilled

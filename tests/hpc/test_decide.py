@@ -173,7 +173,5 @@ def test_equal_work_is_one_node() -> None:
 
 def test_descendants_are_all_that_depend() -> None:
     graph, nodes = chain(["a", "b"])
-    assert graph.descendants({nodes["edit_a"].name}) == {
-        nodes[name].name for name in ("judge_a", "reduce_a", "report")
-    }
+    assert graph.descendants({nodes["edit_a"].name}) == {nodes[name].name for name in ("judge_a", "reduce_a", "report")}
     assert graph.descendants({nodes["report"].name}) == set()

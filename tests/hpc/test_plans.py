@@ -67,7 +67,10 @@ def test_one_encoding_gamma_is_one_inversion(sweep: list[Config], tmp_path: Path
         ({"stages.train_ldm.p_uncond": 0.1}, NETWORKS),
         ({"stages.train_ldm.train.seed": 1}, NETWORKS),
         ({"stages.encode_latents.flip": False}, {"encode_latents", *NETWORKS}),
-        ({"stages.train_referee.embed_dim": 64}, {"train_referee", "baseline", "reduce_baseline", "evaluate", "reduce"}),
+        (
+            {"stages.train_referee.embed_dim": 64},
+            {"train_referee", "baseline", "reduce_baseline", "evaluate", "reduce"},
+        ),
         ({"stages.report.sheet_faces": 2}, set()),
     ],
 )
@@ -131,7 +134,10 @@ def test_begun_work_keeps_its_division(change: Change, tmp_path: Path) -> None:
 def test_a_given_first_stage_is_known_by_content(change: Change, tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_text(tmp_path / name / "first_stage" / "config.json", "{}")
-    first, second = change({"use.first_stage": str(tmp_path / "one")}), change({"use.first_stage": str(tmp_path / "two")})
+    first, second = (
+        change({"use.first_stage": str(tmp_path / "one")}),
+        change({"use.first_stage": str(tmp_path / "two")}),
+    )
     first.store = second.store = str(tmp_path)
     _, (a, b) = plan([first, second])
     assert "train_vqgan" not in a
@@ -145,7 +151,9 @@ def test_a_given_first_stage_is_known_by_content(change: Change, tmp_path: Path)
 
 def test_a_folder_without_a_network_is_refused(change: Change, tmp_path: Path) -> None:
     point = change({"use.first_stage": str(tmp_path)})
-    with pytest.raises(UserError, match=r"use\.first_stage=.* holds no first_stage/config\.json: give a folder that does"):
+    with pytest.raises(
+        UserError, match=r"use\.first_stage=.* holds no first_stage/config\.json: give a folder that does"
+    ):
         plan([point])
 
 
@@ -160,9 +168,7 @@ def test_a_stage_outside_the_plan_is_refused(change: Change, tmp_path: Path) -> 
 def folder_point(point: Config, root: Path) -> Config:
     """The point with the user's own photos as corpus."""
     write_text(root / "happy" / "a.jpg", "photo")
-    point.data = FolderDataConfig(
-        *("folder", 64), root=str(root), labeller="face_api", frame_stride=5, max_frames=10
-    )
+    point.data = FolderDataConfig(*("folder", 64), root=str(root), labeller="face_api", frame_stride=5, max_frames=10)
     point.data.align.landmarks = "auto"
     point.experts.emotion, point.experts.identity = "py_feat", "mobileface"
     return point

@@ -33,7 +33,9 @@ class Printed:
     def call(self, command: Sequence[str], env: Mapping[str, str]) -> str:
         self.calls.append(list(command))
         if command[0] == "squeue" and "%F" in command:
-            return "".join(f"{line.split('_')[0].split('|')[0]}\n" for line in self.printed.get("squeue", "").splitlines())
+            return "".join(
+                f"{line.split('_')[0].split('|')[0]}\n" for line in self.printed.get("squeue", "").splitlines()
+            )
         return self.printed.get(command[0], "")
 
 
@@ -46,7 +48,8 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> Printed:
 
 def test_states_of_array_elements(printed: Printed) -> None:
     printed.printed = {
-        "sacct": "7_0|COMPLETED|node1|None\n7_1|CANCELLED by 1000|None assigned|None\n7_[2-3,5%4]|PENDING|None assigned|Dependency\n",
+        "sacct": "7_0|COMPLETED|node1|None\n7_1|CANCELLED by 1000|None assigned|None\n"
+        "7_[2-3,5%4]|PENDING|None assigned|Dependency\n",
         "squeue": "7_2|RUNNING|node2|None\n7_3|PENDING||JobHeldUser\n",
     }
     found = scheduler.states(["7_0", "7_1", "7_2", "7_3", "7_4", "7_5", "8_0"], {})
@@ -95,9 +98,9 @@ def test_what_has_ended_is_not(state: str) -> None:
 
 
 def test_a_client_that_is_absent_refuses_or_hangs_is_told_of_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="no-such-client was not found.*cluster=local does not"):
+    with pytest.raises(UserError, match=r"no-such-client was not found.*cluster=local does not"):
         scheduler.call(["no-such-client"], {})
-    with pytest.raises(UserError, match="^ls refused: .*no-such-file"):
+    with pytest.raises(UserError, match=r"^ls refused: .*no-such-file"):
         scheduler.call(["ls", "/no-such-file"], {})
     monkeypatch.setattr(scheduler, "CALL_TIMEOUT_S", 0.05)
     with pytest.raises(UserError, match="sleep gave no answer within"):

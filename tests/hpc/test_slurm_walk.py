@@ -92,7 +92,7 @@ def test_a_wider_sweep_adds_only_its_own_work(
     before = len(fake.arrays)
     points.append(sweep[2])
     code, line = launch()
-    # Invert, edit, judge and reduce of the new point, and the report of three points. The old report is not in this plan.
+    # Invert, edit, judge and reduce of the new point, and the report of three points: the old one is not in this plan.
     assert (code, line.split()[0]) == (0, "submitted=11")
     assert len(fake.arrays) - before <= 5
     while fake.step():

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).parent.parent.parent
+EVALUATION = ("reconstruct", "precompute_latents", "manipulate", "evaluate", "reduce", "report")
+"""Stages whose runs a test may throw away to have the trained networks alone."""
 
 
 @dataclass(frozen=True)

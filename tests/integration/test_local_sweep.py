@@ -9,8 +9,7 @@ from pathlib import Path
 import commands
 import numpy as np
 import pytest
-from commands import copy_of, metrics, run, start
-from conftest import EVALUATION
+from commands import EVALUATION, copy_of, metrics, run, start
 from PIL import Image
 
 pytestmark = pytest.mark.xdist_group("local_sweep")

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from commands import copy_of, metrics, run
-from conftest import EVALUATION
+from commands import EVALUATION, Said, copy_of, metrics, run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
@@ -26,7 +25,7 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> 
         time.sleep(0.5)
 
 
-def launch(store: Path, conf: str, *more: str) -> "object":
+def launch(store: Path, conf: str, *more: str) -> Said:
     """Launch the smoke sweep on the development cluster."""
     return run("launch", "-m", "sweep=smoke", "cluster=slurm_dev", f"store={store}", *more, SLURM_CONF=conf)
 
