@@ -41,7 +41,7 @@ class ClusterConfig:
     parts: int = 1
     """Array elements that share the work of one divisible stage run."""
     slots: int = 2
-    """Local: jobs at once."""
+    """Local: processors to be shared; a job takes cpus_per_task times its ranks of them, but never more than all."""
     retry: bool = True
     """Run failed jobs again on the next launch."""
     max_attempts: int = 3

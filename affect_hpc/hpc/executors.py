@@ -39,6 +39,8 @@ def start_local(folders: list[Path], resources: Resources, cluster: ClusterConfi
         stderr_to_stdout=True,
         **({"setup": list(cluster.setup)} if cluster.setup else {}),
     )
+    # submitit hands its controller this process' environment. Passive waiting: processors are shared with other jobs.
+    os.environ.update(OMP_NUM_THREADS=str(resources.cpus_per_task), OMP_WAIT_POLICY="PASSIVE")
     job: Any = executor._submit_command(worker_command(*map(str, folders)))
     return int(job.job_id)
 

@@ -66,7 +66,7 @@ class LocalRun:
                 with store_lock(self.store):
                     decisions = self._decide()
                     ready = self._ready(decisions)
-                    for batch in batches(ready, self._free_slots(decisions)):
+                    for batch in batches(ready, self._free_slots(decisions), self._cost):
                         self._start(batch)
                 self.show(decisions)
                 if not ready and not decisions.elements(Action.attach):
@@ -103,8 +103,18 @@ class LocalRun:
         ]
 
     def _free_slots(self, decisions: Decisions) -> int:
-        jobs = [element.folder(self.store).job() for element in decisions.elements(Action.attach)]
-        return self.cluster.slots - len({(job["host"], job["pid"]) for job in jobs if job and "pid" in job})
+        taken: dict[tuple[str, int], int] = {}
+        for element in decisions.elements(Action.attach):
+            job = element.folder(self.store).job()
+            if job and "pid" in job:
+                taken[job["host"], job["pid"]] = self._cost(element.node.kind)
+        return self.cluster.slots - sum(taken.values())
+
+    def _cost(self, kind: str) -> int:
+        """Processors that a job of this kind takes."""
+        spec = CATALOG[kind]
+        resources = self.cluster.resources_of(spec.stage, spec.resource_class)
+        return min(resources.cpus_per_task * resources.tasks_per_node, self.cluster.slots)
 
     def _start(self, elements: list[Element]) -> None:
         for element in elements:
@@ -126,17 +136,21 @@ class LocalRun:
             self.started[element] = pid
 
 
-def batches(ready: list[Element], slots: int) -> list[list[Element]]:
+def batches(ready: list[Element], slots: int, cost: Callable[[str], int] = lambda kind: 1) -> list[list[Element]]:
     """Elements that share a process: those of one kind, evenly over the free slots.
 
     Starting a process and importing its networks takes seconds, longer than the work of many an element.
+
+    Args:
+        slots: free ones; may be negative where other launches took more.
+        cost: slots that a process of a kind takes. What does not fit waits; smaller ones may go before it.
     """
     chosen: list[list[Element]] = []
-    waiting = list(ready)
-    while waiting and len(chosen) < slots:
-        kind = waiting[0].node.kind
-        same = [element for element in waiting if element.node.kind == kind]
-        batch = same[: -(-len(same) // (slots - len(chosen)))]
-        chosen.append(batch)
-        waiting = [element for element in waiting if element not in batch]
+    for kind in dict.fromkeys(element.node.kind for element in ready):
+        same = [element for element in ready if element.node.kind == kind]
+        processes = min(slots // cost(kind), len(same))
+        for left in range(processes, 0, -1):
+            batch, same = same[: -(-len(same) // left)], same[-(-len(same) // left) :]
+            chosen.append(batch)
+            slots -= cost(kind)
     return chosen

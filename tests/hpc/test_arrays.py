@@ -185,3 +185,13 @@ def test_live_ids_are_asked_for_attached_elements_only(tmp_path: Path) -> None:
 
     arrays(graph, decide(graph, tmp_path, lives, True, 3), live_job, LARGE)
     assert set(asked) == {Element(nodes["ldm"], 0)}
+
+
+def test_a_second_chain_with_other_indices_is_waited_for_as_a_whole(tmp_path: Path) -> None:
+    first, second = node("invert_latents", "x", parts=2), node("invert_latents", "y", parts=2)
+    edges = {"latents": [Edge(first, each=True)], "others": [Edge(second, each=True)]}
+    found = grouped(Graph([node("manipulate", "xy", edges, parts=2)]), tmp_path)
+    check_laws(Graph([]), found, tmp_path)
+    invert, edit = found
+    assert sorted(invert.elements) == [0, 1, 2, 3] and sorted(edit.elements) == [0, 1]
+    assert (edit.corr, edit.after) == ((invert.name,), (invert.name,))
