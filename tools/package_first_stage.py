@@ -31,6 +31,7 @@ def package(run: Path, shards: Path, target: Path) -> dict[str, float]:
     weights = {name: value.half().contiguous() for name, value in load_file(run / "first_stage" / WEIGHTS).items()}
     with writing_folder(target / "first_stage") as folder:
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to the owner
         write_json(folder / "config.json", read_json(run / "first_stage" / "config.json"))
     figures = validate(first_stage.load(target), ImageSet.open([shards / "val"]), torch.device("cpu"))
     write_json(target / "vqgan.json", {**read_json(run / "vqgan.json"), **figures})

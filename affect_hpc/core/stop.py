@@ -1,7 +1,13 @@
 """The wish to stop: a signal sets a flag, and the work ends at its next safe point."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
+
+
+class Stopped(BaseException):
+    """Raised where the work has no safe point to wait for: it is to end at once."""
 
 
 class StopFlag:
@@ -9,6 +15,16 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._boundaries = False
+
+    @contextlib.contextmanager
+    def at_boundaries(self) -> Iterator[None]:
+        """Inside, the work looks at the flag itself, at its step boundaries; elsewhere a signal ends it."""
+        before, self._boundaries = self._boundaries, True
+        try:
+            yield
+        finally:
+            self._boundaries = before
 
     def __bool__(self) -> bool:
         return self.received is not None
@@ -20,6 +36,8 @@ class StopFlag:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
+        if not self._boundaries:
+            raise Stopped(f"{self.received.name} came")
 
 
 STOP = StopFlag()

@@ -24,7 +24,7 @@ from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json
 from affect_hpc.core.progress import PROGRESS_FILE
 from affect_hpc.core.rundir import Inputs, Outcome, PartDir, RunDir, Workplace
-from affect_hpc.core.stop import STOP
+from affect_hpc.core.stop import STOP, Stopped
 from affect_hpc.hpc.catalog import CATALOG
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 EXIT_FAILED, EXIT_USER, EXIT_STOPPED = 1, 2, 143
 LOCAL_AGAIN = 144
 """Exit code by which submitit's local controller starts a job again."""
+MOST_BEGINNINGS = 3
+"""How often a stage without intermediate state is begun when signals interrupt it."""
 INPUT_PATIENCE_S = 30.0
 """How long a parent's DONE may take to show on a shared file system."""
 
@@ -112,31 +114,30 @@ def run_element(folder: Path) -> int:
         print(f"{place.path} is done.", file=sys.stderr)
         return 0
     chief = rank_of_process() == 0
-    if chief:
-        os.environ[PROGRESS_FILE] = str(place.progress)
-        place.begin_attempt()
     began = time.monotonic()
     try:
+        if chief:
+            os.environ[PROGRESS_FILE] = str(place.progress)
+            place.begin_attempt()
         outcome = _run_stage(run, spec, place, part, chief)
+        if outcome.stopped:
+            return _stopped(place, chief)
+        if chief:
+            place.finish(place.aside(), outcome, time.monotonic() - began)
+            run.settle()
     except UserError as error:
         return _failed(place, chief, str(error), "user", EXIT_USER)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            traceback.print_exc()
-            return _failed(place, chief, f"{type(error).__name__}: {error}", "error", EXIT_FAILED)
-        message = (
-            f"the disk that holds {place.path} is full: free some space there (or set store=DIR) and launch again."
-        )
-        return _failed(place, chief, message, "user", EXIT_USER)
+    except Stopped as error:
+        if STOP.received is signal.SIGUSR2 and place.attempts() < MOST_BEGINNINGS:
+            return _again(place, chief)
+        return _failed(place, chief, f"{error}, and this stage keeps no state between", "stopped", EXIT_STOPPED)
     except BaseException as error:
         # Whatever ends a stage must leave a FAILED and an exit code that stops the jobs that wait for it.
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            way_out = "free some space there (or set store=DIR) and launch again."
+            return _failed(place, chief, f"the disk that holds {place.path} is full: {way_out}", "user", EXIT_USER)
         traceback.print_exc()
         return _failed(place, chief, f"{type(error).__name__}: {error}".splitlines()[0], "error", EXIT_FAILED)
-    if outcome.stopped:
-        return _stopped(place, chief)
-    if chief:
-        place.finish(place.aside(), outcome, time.monotonic() - began)
-        run.settle()
     return 0
 
 
@@ -166,19 +167,27 @@ def _failed(place: PartDir, chief: bool, message: str, kind: str, code: int) -> 
 def _stopped(place: PartDir, chief: bool) -> int:
     """State is saved; ask to be started again unless we were told to end."""
     if chief:
-        shutil.rmtree(place.aside(), ignore_errors=True)
         place.take_back_attempt()
     if STOP.received is signal.SIGUSR2:
-        if "SLURM_JOB_ID" in os.environ:
-            if chief:
-                array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-                job = f"{array}_{element}" if array else os.environ["SLURM_JOB_ID"]
-                # The bare id of an array would start every element again.
-                subprocess.run(["scontrol", "requeue", job], check=False, timeout=60)
-            return 0
-        return LOCAL_AGAIN
+        return _again(place, chief)
+    if chief:
+        shutil.rmtree(place.aside(), ignore_errors=True)
     print("stopped by SIGTERM; the state is saved, the next launch goes on from it.", file=sys.stderr)
     return EXIT_STOPPED
+
+
+def _again(place: PartDir, chief: bool) -> int:
+    """Have this job started again under its own id, so that what waits for it goes on waiting."""
+    if chief:
+        shutil.rmtree(place.aside(), ignore_errors=True)
+    if "SLURM_JOB_ID" not in os.environ:
+        return LOCAL_AGAIN
+    if chief:
+        array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        # The bare id of an array would start every element again.
+        job = f"{array}_{element}" if array else os.environ["SLURM_JOB_ID"]
+        subprocess.run(["scontrol", "requeue", job], check=False, timeout=60)
+    return 0
 
 
 def main() -> int:

@@ -75,7 +75,7 @@ class Denoiser(nn.Module):
         Args:
             unet_name: ``unet`` (averaged weights) or ``unet_raw``.
         """
-        unet = UNet2DConditionModel.from_pretrained(folder / unet_name, local_files_only=True)
+        unet = UNet2DConditionModel.from_pretrained(folder / unet_name, local_files_only=True, low_cpu_mem_usage=False)
         embedding = LabelEmbedding(condition)
         embedding.table.load_state_dict(load_file(folder / "conditioner.safetensors"))
         return cls(unet, embedding).eval().requires_grad_(False)

@@ -84,7 +84,7 @@ def fit(label: str, task: Task, stream: Stream, config: TrainConfig, ranks: Rank
     batch = config.global_batch_size
     writer = SummaryWriter(str(keep / "tensorboard"), purge_step=seen) if ranks.is_chief else None
     began, logged, checked = time.monotonic(), seen, seen // batch
-    with Progress(label, config.samples_total, "sample", start=seen) as progress:
+    with STOP.at_boundaries(), Progress(label, config.samples_total, "sample", start=seen) as progress:
         while seen < config.samples_total:
             step = seen // batch
             lr = config.lr * lr_factor(config.lr_schedule, seen / config.samples_total)
