@@ -48,7 +48,9 @@ def decode(model: VQModel, latents: Tensor) -> Tensor:
 
 def load(folder: Path) -> VQModel:
     """The frozen first stage below ``folder`` (a train_vqgan output, or a packaged one), in eval mode."""
-    model: VQModel = VQModel.from_pretrained(folder / "first_stage", local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    model: VQModel = VQModel.from_pretrained(
+        folder / "first_stage", local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
+    )
     return model.eval().requires_grad_(False)
 
 
