@@ -4,6 +4,7 @@ import logging
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,92 +69,82 @@ class ArrayExecutor(SlurmExecutor):
         return 2  # a dry run writes the text on machines without SLURM too
 
 
-def _executor(
-    folder: Path, job_name: str, indices: list[int], resources: Resources, cluster: ClusterConfig
-) -> ArrayExecutor:
-    executor = ArrayExecutor(folder=folder)
-    extra: dict[str, Any] = {"kill-on-invalid-dep": "yes", "requeue": True, **cluster.extra}
-    parameters: dict[str, Any] = {
-        "job_name": job_name,
-        "time": resources.timeout_min,
-        "nodes": resources.nodes,
-        "ntasks_per_node": resources.tasks_per_node,
-        "cpus_per_task": resources.cpus_per_task,
-        "mem": f"{int(resources.mem_gb * 1024)}M",
-        "signal_delay_s": cluster.signal_delay_s,
-        "stderr_to_stdout": True,
-    }
-    if resources.gpus_per_node:
-        if cluster.gres:
-            parameters["gres"] = cluster.gres
-        else:
-            parameters["gpus_per_node"] = resources.gpus_per_node
-    for key in ("partition", "account", "qos", "constraint"):
-        if getattr(cluster, key):
-            parameters[key] = getattr(cluster, key)
-    executor.indices = f"{','.join(map(str, indices))}%{cluster.array_parallelism}"
-    executor.parameters.update(parameters, additional_parameters=extra)
-    return executor
+@dataclass(frozen=True)
+class ArrayRequest:
+    """One sbatch call.
+
+    The index file ``folder/<job_name>.json`` says which element each index does.
+    """
+
+    folder: Path
+    job_name: str
+    indices: list[int]
+    resources: Resources
+    dependency: str
+    """Value of --dependency; empty for none."""
+    hold: bool
+    """Wait for a release, whatever the dependencies."""
+    code: Path | None
+    """Archived tree that the jobs run; None for the installed package."""
+
+    @property
+    def command(self) -> str:
+        """What each element of the array runs."""
+        return worker_command("--array", str(self.folder / f"{self.job_name}.json"))
 
 
-def array_text(
-    folder: Path,
-    job_name: str,
-    indices: list[int],
-    resources: Resources,
-    cluster: ClusterConfig,
-    dependency: str,
-    hold: bool,
-    code: Path | None,
-) -> str:
+def array_text(request: ArrayRequest, cluster: ClusterConfig) -> str:
     """The sbatch text of one array."""
-    executor = _prepared(folder, job_name, indices, resources, cluster, dependency, hold, code)
-    return executor._make_submission_file_text(worker_command("--array", str(folder / f"{job_name}.json")), "")
+    return _executor(request, cluster)._make_submission_file_text(request.command, "")
 
 
-def submit_array(
-    folder: Path,
-    job_name: str,
-    indices: list[int],
-    resources: Resources,
-    cluster: ClusterConfig,
-    dependency: str,
-    hold: bool,
-    code: Path | None,
-) -> str:
+def submit_array(request: ArrayRequest, cluster: ClusterConfig) -> str:
     """Submit one array; returns its job id. UserError where sbatch refuses."""
-    executor = _prepared(folder, job_name, indices, resources, cluster, dependency, hold, code)
+    executor = _executor(request, cluster)
     # submitit hands sbatch this process' environment.
     os.environ.update(cluster.env)
     try:
-        job: Any = executor._submit_command(worker_command("--array", str(folder / f"{job_name}.json")))
+        job: Any = executor._submit_command(request.command)
     except FailedJobError as error:
-        raise UserError(f"sbatch refused the array {job_name}: {str(error).strip().splitlines()[-1]}") from error
+        why = str(error).strip().splitlines()[-1]
+        raise UserError(f"sbatch refused the array {request.job_name}: {why}") from error
     return str(job.job_id)
 
 
-def _prepared(
-    folder: Path,
-    job_name: str,
-    indices: list[int],
-    resources: Resources,
-    cluster: ClusterConfig,
-    dependency: str,
-    hold: bool,
-    code: Path | None,
-) -> ArrayExecutor:
-    executor = _executor(folder, job_name, indices, resources, cluster)
-    if dependency:
-        executor.parameters["dependency"] = dependency
-    if hold:
+def _executor(request: ArrayRequest, cluster: ClusterConfig) -> ArrayExecutor:
+    resources = request.resources
+    executor = ArrayExecutor(folder=request.folder)
+    executor.indices = f"{','.join(map(str, request.indices))}%{cluster.array_parallelism}"
+    executor.parameters.update(
+        job_name=request.job_name,
+        time=resources.timeout_min,
+        nodes=resources.nodes,
+        ntasks_per_node=resources.tasks_per_node,
+        cpus_per_task=resources.cpus_per_task,
+        mem=f"{int(resources.mem_gb * 1024)}M",
+        signal_delay_s=cluster.signal_delay_s,
+        stderr_to_stdout=True,
+        setup=_setup(request, cluster),
+        additional_parameters={"kill-on-invalid-dep": "yes", "requeue": True, **cluster.extra},
+    )
+    if request.hold:
         executor.parameters["additional_parameters"]["hold"] = True
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in cluster.env.items()]
-    if code is not None:
-        # An edit after the submission never reaches a queued job: it runs the archived commit.
-        exports += [
-            f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
-            f"cd {shlex.quote(str(code))}",
-        ]
-    exports.append(f"export OMP_NUM_THREADS={resources.cpus_per_task}")
-    executor.parameters["setup"] = [*cluster.setup, *exports]
+    gpus = resources.gpus_per_node
+    optional = {
+        "dependency": request.dependency,
+        "gres": cluster.gres if gpus else "",
+        "gpus_per_node": gpus if not cluster.gres else 0,
+        **{key: getattr(cluster, key) for key in ("partition", "account", "qos", "constraint")},
+    }
+    executor.parameters.update({key: value for key, value in optional.items() if value})
     return executor
+
+
+def _setup(request: ArrayRequest, cluster: ClusterConfig) -> list[str]:
+    """Shell lines before the command of a job."""
+    lines = [*cluster.setup, *(f"export {name}={shlex.quote(value)}" for name, value in cluster.env.items())]
+    if request.code is not None:
+        # An edit after the submission never reaches a queued job: it runs the archived commit.
+        code = shlex.quote(str(request.code))
+        lines += [f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}", f"cd {code}"]
+    return [*lines, f"export OMP_NUM_THREADS={request.resources.cpus_per_task}"]

@@ -3,6 +3,7 @@
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Submission:
     arrays: int
 
 
-def dependency_text(array: Array, ids: dict[str, str]) -> str:
+def dependency_text(array: Array, ids: Mapping[str, str]) -> str:
     """The --dependency of an array, given the ids of the arrays submitted before."""
     parts = [f"aftercorr:{number}" for number in (*(ids[name] for name in array.corr), *array.corr_jobs)]
     after = [*(ids[name] for name in array.after), *array.after_jobs]
@@ -97,22 +98,17 @@ def texts(graph: Graph, decisions: Decisions, store: Path, cluster: ClusterConfi
     folder = store / "runs" / "_arrays"
     todo = planned(graph, decisions, store, cluster)
     names = {array.name: f"<{array.name}>" for array in todo}
-    found = []
-    for array in todo:
-        spec = CATALOG[array.kind]
-        found.append(
-            executors.array_text(
-                folder,
-                array.name,
-                sorted(array.elements),
-                cluster.resources_of(spec.stage, spec.resource_class),
-                cluster,
-                dependency_text(array, names),
-                array.is_root,
-                None,
-            )
-        )
-    return found
+    return [executors.array_text(request(array, folder, array.name, names, cluster, None), cluster) for array in todo]
+
+
+def request(
+    array: Array, folder: Path, name: str, ids: Mapping[str, str], cluster: ClusterConfig, code: Path | None
+) -> executors.ArrayRequest:
+    """The sbatch call of an array under the unique ``name``, given the ids of the arrays before it."""
+    spec = CATALOG[array.kind]
+    resources = cluster.resources_of(spec.stage, spec.resource_class)
+    dependency = dependency_text(array, ids)
+    return executors.ArrayRequest(folder, name, sorted(array.elements), resources, dependency, array.is_root, code)
 
 
 def submit(graph: Graph, decisions: Decisions, store: Path, cluster: ClusterConfig) -> Submission:
@@ -146,17 +142,7 @@ def submit(graph: Graph, decisions: Decisions, store: Path, cluster: ClusterConf
                 "submitted": time.time(),
             }
             place.record_job(job)
-        spec = CATALOG[array.kind]
-        ids[array.name] = executors.submit_array(
-            folder,
-            name,
-            sorted(array.elements),
-            cluster.resources_of(spec.stage, spec.resource_class),
-            cluster,
-            dependency_text(array, ids),
-            array.is_root,
-            code,
-        )
+        ids[array.name] = executors.submit_array(request(array, folder, name, ids, cluster, code), cluster)
         record_id(store, name, ids[array.name], cluster)
     scheduler.release([ids[array.name] for array in todo if array.is_root], cluster.env)
     return Submission(sum(len(array.elements) for array in todo), len(todo))

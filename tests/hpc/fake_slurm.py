@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from affect_hpc.config.cluster import ClusterConfig, Resources
+from affect_hpc.config.cluster import ClusterConfig
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json, write_text
 from affect_hpc.core.rundir import Outcome
 from affect_hpc.hpc import worker
+from affect_hpc.hpc.executors import ArrayRequest
 from affect_hpc.hpc.scheduler import LIVE
 
 
@@ -42,17 +43,9 @@ class FakeSlurm:
     order: list[str] = field(default_factory=list)
     """Elements in the order in which they ran."""
 
-    def submit_array(
-        self,
-        folder: Path,
-        job_name: str,
-        indices: list[int],
-        resources: Resources,
-        cluster: ClusterConfig,
-        dependency: str,
-        hold: bool,
-        code: Path | None,
-    ) -> str:
+    def submit_array(self, request: ArrayRequest, cluster: ClusterConfig) -> str:
+        folder, job_name, indices = request.folder, request.job_name, request.indices
+        dependency, hold = request.dependency, request.hold
         if self.dies == "before":
             raise LauncherKilled
         if self.refuses:

@@ -18,9 +18,8 @@ def options(text: str) -> dict[str, str]:
 
 
 def text_of(cluster: ClusterConfig, dependency: str = "", hold: bool = False, code: Path | None = None) -> str:
-    return executors.array_text(
-        Path("/store/runs/_arrays"), "affect-x", [0, 3, 7], GPU, cluster, dependency, hold, code
-    )
+    request = executors.ArrayRequest(Path("/store/runs/_arrays"), "affect-x", [0, 3, 7], GPU, dependency, hold, code)
+    return executors.array_text(request, cluster)
 
 
 def cluster(**values: object) -> ClusterConfig:

@@ -170,7 +170,11 @@ def _is_slurmd_of(entry: Path, folder: Path) -> bool:
 def test_down_leaves_no_process_and_no_hosts_line(second: Path, manage: Manage, env_of: EnvOf) -> None:
     env = env_of(second)
     job = submit(env, "sleep 600")
-    wait_for(lambda: call(env, "squeue", "-h", "-j", job, "-o", "%T").stdout.strip(), "RUNNING")
+
+    def state() -> str:
+        return call(env, "squeue", "-h", "-j", job, "-o", "%T").stdout.strip()
+
+    wait_for(state, "RUNNING")
     assert processes_of(second)
     assert str(second) in Path("/etc/hosts").read_text()
     assert manage("down", second).stdout.startswith("down")
