@@ -65,8 +65,7 @@ class Denoiser(nn.Module):
     def save(self, unet_folder: Path, embedding_file: Path) -> None:
         """Write the U-Net as a diffusers folder and the embedding as safetensors."""
         unet: Any = self.unet
-        # The file format knows one layout.
-        unet.to(memory_format=torch.contiguous_format).save_pretrained(unet_folder)
+        unet.save_pretrained(unet_folder)
         save_file({"weight": self.embedding.table.weight.detach().contiguous().cpu()}, embedding_file)
 
     @classmethod

@@ -54,10 +54,10 @@ class LdmTask:
         self.device = comm.device_of(ranks)
         seed_everything(cfg.train.seed)
         channels, size = data.latents.shape[1:3]
-        # Channels last is the faster layout for bfloat16, on GPUs and CPUs alike.
-        layout = torch.channels_last if cfg.train.precision is Precision.bf16 else torch.contiguous_format
-        denoiser = Denoiser.build(cfg.unet, cfg.condition, channels, size).to(self.device, memory_format=layout)
-        self.layout = layout
+        denoiser = Denoiser.build(cfg.unet, cfg.condition, channels, size).to(self.device)
+        # Activations keep the layout of the input; channels last is the faster one in bfloat16. The weights stay as
+        # they are: DeepSpeed sends them as bytes, which needs the usual layout.
+        self.layout = torch.channels_last if cfg.train.precision is Precision.bf16 else torch.contiguous_format
         self.norm = LatentNorm.of(cfg.latent, data.latents)
         self.alpha_bar = alpha_bars(cfg.diffusion)
         self.ema = Ema(denoiser, cfg.ema_decay)
