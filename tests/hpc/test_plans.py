@@ -66,7 +66,7 @@ def test_one_encoding_gamma_is_one_inversion(sweep: list[Config], tmp_path: Path
         ({"experts.identity": "dlib"}, {"baseline", "reduce_baseline", "evaluate", "reduce"}),
         ({"stages.train_ldm.p_uncond": 0.1}, NETWORKS),
         ({"stages.train_ldm.train.seed": 1}, NETWORKS),
-        ({"stages.encode_latents.flip": False}, {"encode_latents", *NETWORKS}),
+        ({"stages.encode_latents.flip": True}, {"encode_latents", *NETWORKS}),
         (
             {"stages.train_referee.embed_dim": 64},
             {"train_referee", "baseline", "reduce_baseline", "evaluate", "reduce"},
