@@ -25,7 +25,7 @@ from affect_hpc.models.denoiser import Denoiser, write_scheduler_config
 from affect_hpc.models.ldm import LatentNorm, write_description
 from affect_hpc.train import comm
 from affect_hpc.train.ema import Ema
-from affect_hpc.train.engine import Engine, make_engine
+from affect_hpc.train.engine import Engine, make_engine, micro_batch
 from affect_hpc.train.loop import fit, seed_everything
 
 SAMPLE_STEPS = 20
@@ -63,7 +63,7 @@ class LdmTask:
         self.ema = Ema(denoiser, cfg.ema_decay)
         self.engine = make_engine(denoiser, cfg.train, ranks)
         self.first_stage = first_stage.load(first_stage_folder).to(self.device)
-        self.micro = cfg.train.micro_batch_size or cfg.train.global_batch_size // ranks.world
+        self.micro = micro_batch(cfg.train, ranks)
 
     @property
     def denoiser(self) -> Denoiser:

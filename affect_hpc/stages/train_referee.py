@@ -21,7 +21,7 @@ from affect_hpc.data.images import ImageSet
 from affect_hpc.data.stream import TrainStream
 from affect_hpc.experts.referee import DESCRIPTION, RefereeIdentity, Trunk, accuracy
 from affect_hpc.train import comm
-from affect_hpc.train.engine import Engine, make_engine
+from affect_hpc.train.engine import Engine, make_engine, micro_batch
 from affect_hpc.train.loop import fit, seed_everything
 
 TEMPERATURE = 0.1
@@ -65,7 +65,7 @@ class RefereeTask:
         self.images, self.config = images, config
         self.device = comm.device_of(ranks)
         self.engine = make_engine(network.to(self.device), config, ranks)
-        self.micro = config.micro_batch_size or config.global_batch_size // ranks.world
+        self.micro = micro_batch(config, ranks)
 
     def engines(self) -> Mapping[str, Engine]:
         """The networks with their optimisers."""

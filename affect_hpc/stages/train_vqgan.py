@@ -31,7 +31,7 @@ from affect_hpc.losses.autoencoding import (
 from affect_hpc.models import first_stage
 from affect_hpc.models.discriminator import PatchDiscriminator
 from affect_hpc.train import comm
-from affect_hpc.train.engine import Engine, make_engine
+from affect_hpc.train.engine import Engine, make_engine, micro_batch
 from affect_hpc.train.loop import fit, seed_everything
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class VqganTask:
         self.discriminator = make_engine(discriminator, cfg.train, ranks)
         self.perceptual = None if cfg.perceptual == "none" else load_perceptual(cfg.perceptual, "").distance
         self.weights = center_weights(images.size, cfg.center_weight, self.device)
-        self.micro = cfg.train.micro_batch_size or cfg.train.global_batch_size // ranks.world
+        self.micro = micro_batch(cfg.train, ranks)
 
     @property
     def net(self) -> Autoencoder:

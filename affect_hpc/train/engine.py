@@ -168,13 +168,18 @@ class DeepSpeedEngine:
             )
 
 
+def micro_batch(config: TrainConfig, ranks: Ranks) -> int:
+    """Samples of one forward pass on one rank."""
+    return config.micro_batch_size or config.global_batch_size // ranks.world
+
+
 def make_engine(module: nn.Module, config: TrainConfig, ranks: Ranks) -> Engine:
     """The engine that the config names, on ``module`` as it stands on its device.
 
     Raises:
         UserError: the batch cannot be divided, or the engine cannot do what is asked.
     """
-    micro = config.micro_batch_size or config.global_batch_size // ranks.world
+    micro = micro_batch(config, ranks)
     if micro < 1 or config.global_batch_size % (micro * ranks.world):
         raise UserError(
             f"train.global_batch_size={config.global_batch_size} is no multiple of micro_batch_size={micro} times "
