@@ -66,7 +66,7 @@ class LocalRun:
                 with store_lock(self.store):
                     decisions = self._decide()
                     ready = self._ready(decisions)
-                    for batch in batches(ready, self._free_slots(decisions), self._cost):
+                    for batch in batches(ready, self._free_slots(decisions), self.cluster.slots, self._cost):
                         self._start(batch)
                 self.show(decisions)
                 if not ready and not decisions.elements(Action.attach):
@@ -136,21 +136,26 @@ class LocalRun:
             self.started[element] = pid
 
 
-def batches(ready: list[Element], slots: int, cost: Callable[[str], int] = lambda kind: 1) -> list[list[Element]]:
-    """Elements that share a process: those of one kind, evenly over the free slots.
+def batches(
+    ready: list[Element], free: int, slots: int, cost: Callable[[str], int] = lambda kind: 1
+) -> list[list[Element]]:
+    """Elements that share a process: those of one kind, a slot's fair share of what is ready.
 
-    Starting a process and importing its networks takes seconds, longer than the work of many an element.
+    Starting a process and importing its networks takes seconds, longer than the work of many an element. But a slot
+    that comes free a moment before the next one must not take its neighbour's share as well.
 
     Args:
-        slots: free ones; may be negative where other launches took more.
+        free: slots that nothing runs in; may be negative where other launches took more.
+        slots: all of them.
         cost: slots that a process of a kind takes. What does not fit waits; smaller ones may go before it.
     """
     chosen: list[list[Element]] = []
     for kind in dict.fromkeys(element.node.kind for element in ready):
         same = [element for element in ready if element.node.kind == kind]
-        processes = min(slots // cost(kind), len(same))
-        for left in range(processes, 0, -1):
-            batch, same = same[: -(-len(same) // left)], same[-(-len(same) // left) :]
-            chosen.append(batch)
-            slots -= cost(kind)
+        processes = min(free // cost(kind), len(same))
+        for left in range(slots // cost(kind), 0, -1)[: max(processes, 0)]:
+            share = -(-len(same) // left)
+            chosen.append(same[:share])
+            same = same[share:]
+            free -= cost(kind)
     return chosen

@@ -196,20 +196,22 @@ def ready(*kinds: str) -> list[Element]:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "slots", "sizes"),
+    ("kinds", "free", "slots", "sizes"),
     [
-        (["reduce"] * 5, 2, [3, 2]),
-        (["reduce"] * 5, 8, [1, 1, 1, 1, 1]),
-        (["reduce"] * 5, 1, [5]),
-        (["reduce"] * 5, 0, []),
-        (["reduce"] * 5, -1, []),
-        ([], 2, []),
-        (["train_ldm", "reduce", "reduce", "train_ldm"], 4, [1, 1, 1, 1]),
+        (["reduce"] * 5, 2, 2, [3, 2]),
+        (["reduce"] * 5, 8, 8, [1, 1, 1, 1, 1]),
+        (["reduce"] * 5, 1, 1, [5]),
+        (["reduce"] * 5, 1, 2, [3]),
+        (["reduce"] * 2, 1, 2, [1]),
+        (["reduce"] * 5, 0, 2, []),
+        (["reduce"] * 5, -1, 2, []),
+        ([], 2, 2, []),
+        (["train_ldm", "reduce", "reduce", "train_ldm"], 4, 4, [1, 1, 1, 1]),
     ],
 )
-def test_batches_share_the_slots_evenly(kinds: list[str], slots: int, sizes: list[int]) -> None:
+def test_batches_share_the_slots_evenly(kinds: list[str], free: int, slots: int, sizes: list[int]) -> None:
     waiting = ready(*kinds)
-    found = batches(waiting, slots)
+    found = batches(waiting, free, slots)
     assert [len(batch) for batch in found] == sizes
     flat = [element for batch in found for element in batch]
     assert len(flat) == len(set(flat)) and set(flat) <= set(waiting)
