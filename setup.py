@@ -29,6 +29,7 @@ REQUIRES = [
     "safetensors>=0.4",
     "numpy>=1.26",
     "pillow>=10",
+    "opencv-python>=4.11",
     "matplotlib>=3.8",
     "rich>=13",
     "filelock>=3.12",

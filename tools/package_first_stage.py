@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from affect_hpc.config import terms
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json, sha256_file, write_json, writing_folder
 from affect_hpc.data.images import ImageSet
@@ -33,6 +34,8 @@ def package(run: Path, shards: Path, target: Path) -> dict[str, float]:
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)  # safetensors keeps it to the owner
         write_json(folder / "config.json", read_json(run / "first_stage" / "config.json"))
+    if (run / terms.FILE).exists():
+        write_json(target / terms.FILE, read_json(run / terms.FILE))
     figures = validate(first_stage.load(target), ImageSet.open([shards / "val"]), torch.device("cpu"))
     write_json(target / "vqgan.json", {**read_json(run / "vqgan.json"), **figures})
     return figures

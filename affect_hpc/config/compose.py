@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from affect_hpc.config.corpora import CORPORA
 from affect_hpc.config.root import Config, register
 from affect_hpc.core.errors import UserError
 
@@ -179,6 +180,4 @@ def explain(error: Exception) -> str:
 
 
 def _data_keys() -> list[str]:
-    from affect_hpc.config.data import DemoDataConfig, FolderDataConfig  # noqa: PLC0415
-
-    return [*keys_of(DemoDataConfig, "data."), *keys_of(FolderDataConfig, "data.")]
+    return [key for corpus in CORPORA.values() for key in keys_of(corpus, "data.")]

@@ -6,7 +6,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from affect_hpc.config.cluster import ClusterConfig
-from affect_hpc.config.data import DataConfig, DemoDataConfig, FolderDataConfig
+from affect_hpc.config.corpora import CORPORA
+from affect_hpc.config.data import DataConfig
 from affect_hpc.config.edit import EditConfig
 from affect_hpc.config.experts import ExpertsConfig
 from affect_hpc.config.model import ModelConfig
@@ -67,5 +68,5 @@ def register() -> None:
     """Make the schemas known to Hydra."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    store.store(group="data", name="demo_schema", node=DemoDataConfig)
-    store.store(group="data", name="folder_schema", node=FolderDataConfig)
+    for name, corpus in CORPORA.items():
+        store.store(group="data", name=f"{name}_schema", node=corpus)

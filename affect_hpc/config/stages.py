@@ -5,6 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from affect_hpc.config.corpora import AudioFeatures
 from affect_hpc.config.data import DataConfig
 from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
 from affect_hpc.config.experts import ExpertsConfig
@@ -46,6 +47,18 @@ class PrepareShardsConfig:
     """Corpus -> aligned crops in WebDataset shards."""
 
     data: DataConfig = MISSING
+
+
+@dataclass
+class PrecomputeAudioConfig:
+    """Talking clips -> a row of speech features for each frame."""
+
+    features: AudioFeatures = AudioFeatures.hidden
+    network: str = transient("")
+    """Folder of the network, or its name in the hub's cache; empty = the thesis' (config/available.py)."""
+    network_digest: str = ""
+    """SHA-256 over its files, set by the plan: its place is not its identity."""
+    threads: int = 1
 
 
 @dataclass
@@ -206,6 +219,7 @@ class StagesConfig:
     """One field per stage config."""
 
     prepare_shards: PrepareShardsConfig = field(default_factory=PrepareShardsConfig)
+    precompute_audio: PrecomputeAudioConfig = field(default_factory=PrecomputeAudioConfig)
     train_referee: TrainRefereeConfig = field(default_factory=TrainRefereeConfig)
     train_vqgan: TrainVqganConfig = field(default_factory=TrainVqganConfig)
     encode_latents: EncodeLatentsConfig = field(default_factory=EncodeLatentsConfig)

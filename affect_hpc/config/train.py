@@ -1,6 +1,6 @@
 """The keys of any training: batch, length, optimiser, precision, engine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
@@ -32,6 +32,23 @@ class EngineName(Enum):
 
 
 @dataclass
+class ShuffleConfig:
+    """Order of the training samples (data/stream.py)."""
+
+    block: int = 16
+    """Neighbouring samples that stay within one window: they are read from one place of the disk."""
+    window: int = 256
+    """Blocks whose samples are permuted among themselves."""
+    balanced: bool = False
+    """Every class equally often, instead of every sample once an epoch."""
+
+    def check(self, key: str) -> None:
+        """Raise UserError where a value is out of range; ``key`` is where this config stands."""
+        in_range(f"{key}.block", self.block, 1, 1_000_000, "samples")
+        in_range(f"{key}.window", self.window, 1, 1_000_000, "blocks")
+
+
+@dataclass
 class TrainConfig:
     """One optimisation. Everything counts samples seen, so that a resumed run is the same run."""
 
@@ -48,6 +65,11 @@ class TrainConfig:
     """Largest gradient norm; 0 = no clipping (thesis)."""
     precision: Precision = Precision.fp32
     seed: int = 0
+    shuffle: ShuffleConfig = field(default_factory=ShuffleConfig)
+    workers: int = transient(0)
+    """Processes of each rank that read ahead; 0 = the training process reads itself."""
+    damaged_budget: int = transient(16)
+    """Damaged samples that a rank may meet, list in quarantine.jsonl and pass over; one more stops the training."""
     micro_batch_size: int = transient(0)
     """Samples of one forward pass on one rank; 0 = global_batch_size / ranks."""
     engine: EngineName = transient(EngineName.deepspeed)
@@ -63,5 +85,8 @@ class TrainConfig:
         in_range(f"{key}.global_batch_size", self.global_batch_size, 1, 1_000_000)
         in_range(f"{key}.samples_total", self.samples_total, 1, 10**12)
         in_range(f"{key}.lr", self.lr, 1e-9, 10)
+        in_range(f"{key}.workers", self.workers, 0, 256)
+        in_range(f"{key}.damaged_budget", self.damaged_budget, 0, 10**9, "samples")
+        self.shuffle.check(f"{key}.shuffle")
         in_range(f"{key}.zero_stage", self.zero_stage, 0, 3)
         in_range(f"{key}.micro_batch_size", self.micro_batch_size, 0, self.global_batch_size)

@@ -34,10 +34,6 @@ class Box:
     top: int
     side: int
 
-    def to_crop(self, points: Points, side: int) -> Points:
-        """Points of the image in coordinates of the box resized to ``side``."""
-        return (points - (self.left, self.top)) * (side / self.side)
-
     def distance_to(self, region: tuple[float, float, float, float]) -> float:
         """Distance in px from the box's centre to that of another box (left, top, right, bottom)."""
         left, top, right, bottom = region
@@ -50,20 +46,59 @@ class Box:
         return float(inside.all(axis=1).mean())
 
 
-def landmark_box(points: Points, margin: float) -> Box:
-    """The square around the landmarks: their box, made square and widened by ``margin`` of its longer side."""
+def landmark_box(points: Points, margin: float, margin_px: int = 0) -> Box:
+    """The square around the landmarks: their box, made square and widened on each side.
+
+    Args:
+        margin: by which share of the longer side.
+        margin_px: by how many px besides.
+    """
     low, high = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
-    side = max(round(float((high - low).max()) * (1 + 2 * margin)), 1)
+    side = max(round(float((high - low).max()) * (1 + 2 * margin)) + 2 * margin_px, 1)
     left, top = np.floor((low + high - side) / 2)
     return Box(int(left), int(top), side)
 
 
-def cut(image: UInt8Image, box: Box, side: int) -> UInt8Image:
-    """The box of an (H, W, 3) image, resized to (side, side, 3); what lies past the border is filled by reflection."""
+Edges = tuple[int, int, int, int]
+"""A rectangle of an image: left, top, right, bottom, the last two outside."""
+
+
+def edges_of(box: Box) -> Edges:
+    """The whole box, wherever it lies."""
+    return box.left, box.top, box.left + box.side, box.top + box.side
+
+
+def edges_inside(box: Box, image: UInt8Image) -> Edges:
+    """What of the box lies in the image (at least a pixel)."""
     height, width = image.shape[:2]
-    rows = _reflected(np.arange(box.top, box.top + box.side), height)
-    columns = _reflected(np.arange(box.left, box.left + box.side), width)
-    return resize(image[np.ix_(rows, columns)], side)
+    left, top = min(max(box.left, 0), width - 1), min(max(box.top, 0), height - 1)
+    return left, top, max(min(box.left + box.side, width), left + 1), max(min(box.top + box.side, height), top + 1)
+
+
+def cut_matrix(edges: Edges, side: int) -> Matrix:
+    """Maps a point of the image to where it stands in the rectangle resized to ``side``."""
+    left, top, right, bottom = edges
+    x, y = side / (right - left), side / (bottom - top)
+    return np.array([[x, 0.0, -left * x], [0.0, y, -top * y]])
+
+
+def chained(second: Matrix, first: Matrix) -> Matrix:
+    """The map that does ``first``, then ``second``."""
+    return np.column_stack([second[:, :2] @ first[:, :2], apply(second, first[:, 2][None])[0]])
+
+
+def cut(image: UInt8Image, edges: Edges, side: int, truncate: bool = False) -> UInt8Image:
+    """A rectangle of an (H, W, 3) image, resized to (side, side, 3).
+
+    What lies past the image's border is filled by reflection.
+
+    Args:
+        truncate: see ``resize``.
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = edges
+    rows, columns = _reflected(np.arange(top, bottom), height), _reflected(np.arange(left, right), width)
+    return resize(image[np.ix_(rows, columns)], side, side, truncate)
 
 
 def _reflected(index: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
@@ -72,11 +107,19 @@ def _reflected(index: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]
     return np.minimum(index, 2 * size - 1 - index)
 
 
-def resize(image: UInt8Image, side: int) -> UInt8Image:
-    """An image resized to (side, side, 3), bilinear with the filter widened where it shrinks."""
-    if image.shape[:2] == (side, side):
+def resize(image: UInt8Image, width: int, height: int, truncate: bool = False) -> UInt8Image:
+    """An image resized to (height, width, 3), bilinear with the filter widened where it shrinks.
+
+    Args:
+        truncate: grey levels are cut to whole numbers instead of being rounded, as the original code did.
+    """
+    if image.shape[:2] == (height, width):
         return image
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+    if not truncate:
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(image, -1, 0)]
+    resized = [np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(resized, axis=-1).clip(0, 255).astype(np.uint8)
 
 
 def roll_of(points: Points) -> float:
@@ -108,10 +151,12 @@ def alignment(points: Points, mode: AlignMode, side: int) -> Matrix:
 
     Args:
         points: landmarks in a crop of ``side`` px.
-        mode: roll_only turns about the eye midpoint. repo_compat turns about the point whose x and y are those of the
-            eye midpoint exchanged, with eye centres in whole pixels (D-02). similarity also moves and scales, to
-            canonical eye and mouth points.
+        mode: none leaves all in place. roll_only turns about the eye midpoint. repo_compat turns about the point
+            whose x and y are those of the eye midpoint exchanged, with eye centres in whole pixels (D-02). similarity
+            also moves and scales, to canonical eye and mouth points.
     """
+    if mode is AlignMode.none:
+        return np.eye(2, 3)
     right, left = points[RIGHT_EYE].mean(axis=0), points[LEFT_EYE].mean(axis=0)
     if mode is AlignMode.similarity:
         anchors = np.vstack([right, left, points[list(MOUTH_CORNERS)]])

@@ -8,22 +8,35 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from affect_hpc.config.available import LANDMARK_BACKENDS
 from affect_hpc.config.checks import one_of
-from affect_hpc.config.data import AlignConfig
+from affect_hpc.config.data import AlignConfig, AlignMode, CompatConfig
 from affect_hpc.config.packaged import verified
-from affect_hpc.data.align import WORK_SIDE, Box, Points, alignment, cut, landmark_box, resize, warp
+from affect_hpc.data.align import (
+    WORK_SIDE,
+    Box,
+    Matrix,
+    Points,
+    alignment,
+    apply,
+    chained,
+    cut,
+    cut_matrix,
+    edges_inside,
+    edges_of,
+    landmark_box,
+    resize,
+    warp,
+)
 from affect_hpc.data.source import UInt8Image
 
 DETECT_SIDES = (640, 1280)
 """dlib: longer side of the image that is searched, in px; the larger one only where the smaller one shows no face.
 dlib's detector sees faces from 80 px on."""
 MAX_ENLARGEMENT = 4.0
-FAN_THRESHOLD = 0.5
-"""Least score of a face of S3FD (thesis)."""
-
 
 Region = tuple[float, float, float, float]
 """A detector's box around a face: left, top, right, bottom in px."""
@@ -43,7 +56,7 @@ class Landmarks(Protocol):
     name: str
 
     def regions(self, image: UInt8Image) -> list[Region]:
-        """All faces of an (H, W, 3) RGB image, largest first."""
+        """All faces of an (H, W, 3) RGB image, in the detector's order: the surest first."""
         ...
 
     def points(self, image: UInt8Image, region: Region) -> Points:
@@ -65,7 +78,7 @@ class DlibLandmarks:
         self._rectangle: Any = dlib.rectangle
 
     def regions(self, image: UInt8Image) -> list[Region]:
-        """All faces of an (H, W, 3) RGB image, largest first."""
+        """All faces of an (H, W, 3) RGB image, in the detector's order: the surest first."""
         height, width = image.shape[:2]
         for side in DETECT_SIDES:
             scale = side / max(height, width)
@@ -77,7 +90,7 @@ class DlibLandmarks:
             boxes = self._detector(np.asarray(searched), 0)
             if len(boxes):
                 edges = ((box.left(), box.top(), box.right(), box.bottom()) for box in boxes)
-                return _largest_first([(a / scale, b / scale, c / scale, d / scale) for a, b, c, d in edges])
+                return [(a / scale, b / scale, c / scale, d / scale) for a, b, c, d in edges]
         return []
 
     def points(self, image: UInt8Image, region: Region) -> Points:
@@ -91,7 +104,7 @@ class FanLandmarks:
 
     name = "fan"
 
-    def __init__(self, device: str = "") -> None:
+    def __init__(self, threshold: float, device: str = "") -> None:
         verified("fan")
         import torch  # noqa: PLC0415 (this backend alone needs networks)
         from face_alignment import FaceAlignment, LandmarksType  # noqa: PLC0415
@@ -101,14 +114,14 @@ class FanLandmarks:
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             flip_input=False,
             face_detector="sfd",
-            face_detector_kwargs={"filter_threshold": FAN_THRESHOLD},
+            face_detector_kwargs={"filter_threshold": threshold},
             compile=False,
         )
 
     def regions(self, image: UInt8Image) -> list[Region]:
-        """All faces of an (H, W, 3) RGB image, largest first."""
+        """All faces of an (H, W, 3) RGB image, in the detector's order: the surest first."""
         boxes = self._network.face_detector.detect_from_image(image.copy())
-        return _largest_first([(float(box[0]), float(box[1]), float(box[2]), float(box[3])) for box in boxes])
+        return [(float(box[0]), float(box[1]), float(box[2]), float(box[3])) for box in boxes]
 
     def points(self, image: UInt8Image, region: Region) -> Points:
         """Landmarks of the face that is known to lie in ``region``."""
@@ -116,18 +129,33 @@ class FanLandmarks:
         return np.asarray(points, dtype=np.float64)
 
 
-def _largest_first(regions: list[Region]) -> list[Region]:
-    def key(region: Region) -> tuple[float, Region]:
-        left, top, right, bottom = region
-        return -(right - left) * (bottom - top), region
-
-    return sorted(regions, key=key)
+def area(region: Region) -> float:
+    """Of a detector's box, in square px."""
+    left, top, right, bottom = region
+    return (right - left) * (bottom - top)
 
 
-def load_landmarks(name: str) -> Landmarks:
-    """The landmark backend ``name`` (fan or dlib); UserError where its weights are absent."""
+def load_landmarks(name: str, threshold: float = 0.5) -> Landmarks:
+    """The landmark backend ``name`` (fan or dlib); UserError where its weights are absent.
+
+    Args:
+        threshold: fan: least score of a face.
+    """
     one_of("data.align.landmarks", name, LANDMARK_BACKENDS)
-    return DlibLandmarks() if name == "dlib" else FanLandmarks()
+    return DlibLandmarks() if name == "dlib" else FanLandmarks(threshold)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One crop, and where it came from."""
+
+    image: UInt8Image
+    """(size, size, 3)"""
+    landmarks: npt.NDArray[np.float32] | None
+    """(68, 2) in px of the crop, x and y; None where no face is found in it."""
+    geometry: dict[str, Any]
+    """For the shard's index: ``box`` (left, top, side in the searched image), ``matrix`` (2 x 3, from px of the
+    searched image to px of the crop), ``aligned`` (whether the face was turned upright, or needed not be)."""
 
 
 class Cropper:
@@ -136,32 +164,78 @@ class Cropper:
     Args:
         config: how.
         size: side of a crop in px.
+        compat: quirks of the original code to be repeated.
         landmarks: backend; by default the one that ``config`` names.
     """
 
-    def __init__(self, config: AlignConfig, size: int, landmarks: Landmarks | None = None) -> None:
-        self.config, self.size = config, size
-        self.landmarks = landmarks or load_landmarks(config.landmarks)
+    def __init__(
+        self,
+        config: AlignConfig,
+        size: int,
+        compat: CompatConfig | None = None,
+        landmarks: Landmarks | None = None,
+    ) -> None:
+        self.config, self.size, self.compat = config, size, compat or CompatConfig()
+        self.landmarks = landmarks or load_landmarks(config.landmarks, config.threshold)
+
+    def prepared(self, image: UInt8Image) -> UInt8Image:
+        """An (H, W, 3) image at the size in which faces are searched."""
+        if not self.config.resize:
+            return image
+        return resize(image, self.config.resize[1], self.config.resize[0], self.compat.truncate)
 
     def find(self, image: UInt8Image, near: Box | None = None) -> tuple[Found | None, int]:
         """One face of an (H, W, 3) RGB image, and how many there are.
 
-        The largest one; with ``near``, the one whose centre is nearest to the centre of that box.
+        The largest one (compat.first_face: the detector's first); with ``near``, the one whose centre is nearest to the
+        centre of that box.
         """
         regions = self.landmarks.regions(image)
         if not regions:
             return None, 0
-        chosen = regions[0] if near is None else min(regions, key=near.distance_to)
+        if near is not None:
+            chosen = min(regions, key=near.distance_to)
+        else:
+            chosen = regions[0] if self.compat.first_face else max(regions, key=area)
         return Found(chosen, self.landmarks.points(image, chosen)), len(regions)
 
     def box_of(self, face: Found, video: bool) -> Box:
         """The square that is cut out for a face."""
-        return landmark_box(face.points, self.config.video_margin if video else self.config.margin)
+        margin = self.config.video_margin if video else self.config.margin
+        return landmark_box(face.points, margin, self.config.margin_px)
 
-    def crop(self, image: UInt8Image, face: Found, box: Box) -> UInt8Image:
-        """The (size, size, 3) crop of a face: box, second landmark pass on the crop, alignment, final size."""
+    def is_tiny(self, box: Box) -> bool:
+        """Whether the face in ``box`` has too few pixels to be worth much."""
+        return box.side < self.config.tiny_px
+
+    def crop(self, image: UInt8Image, face: Found, box: Box) -> Crop:
+        """The crop of a face: box, second landmark pass on the crop, alignment, final size."""
+        return self._upright(image, box, face.region)
+
+    def crop_box(self, image: UInt8Image, box: Box) -> Crop:
+        """The crop of a box in which no face is known; turned upright where one is found in it (D-05)."""
+        return self._upright(image, box, None)
+
+    def _upright(self, image: UInt8Image, box: Box, region: Region | None) -> Crop:
         side = max(WORK_SIDE, self.size)
-        crop = cut(image, box, side)
-        left, top, right, bottom = box.to_crop(np.array(face.region).reshape(2, 2), side).ravel()
-        points = self.landmarks.points(crop, (left, top, right, bottom))
-        return resize(warp(crop, alignment(points, self.config.mode, side)), self.size)
+        edges = edges_inside(box, image) if self.compat.cut_at_border else edges_of(box)
+        cut_out, to_side = cut(image, edges, side, self.compat.truncate), cut_matrix(edges, side)
+        if region is not None:
+            left, top, right, bottom = apply(to_side, np.array(region).reshape(2, 2)).ravel()
+            region = (left, top, right, bottom)
+        else:
+            region = max(self.landmarks.regions(cut_out), key=area, default=None)
+        if region is None:
+            small = resize(cut_out, self.size, self.size, self.compat.truncate)
+            return Crop(small, None, _geometry(box, to_side, self.size / side, aligned=False))
+        points = self.landmarks.points(cut_out, region)
+        turn = alignment(points, self.config.mode, side)
+        turned = cut_out if self.config.mode is AlignMode.none else warp(cut_out, turn)
+        landmarks = (apply(turn, points) * (self.size / side)).astype(np.float32)
+        small = resize(turned, self.size, self.size, self.compat.truncate)
+        return Crop(small, landmarks, _geometry(box, chained(turn, to_side), self.size / side, aligned=True))
+
+
+def _geometry(box: Box, matrix: Matrix, scale: float, aligned: bool) -> dict[str, Any]:
+    rows = [[round(float(value), 6) for value in row] for row in matrix * scale]
+    return {"box": [box.left, box.top, box.side], "matrix": rows, "aligned": aligned}

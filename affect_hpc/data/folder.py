@@ -4,18 +4,19 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from affect_hpc.config.corpus import VIDEOS, folder_labels, list_files, shown
-from affect_hpc.config.data import FolderDataConfig, LabelFrom, OnBadFile
+from affect_hpc.config.corpora import FolderDataConfig, LabelFrom
+from affect_hpc.config.data import OnBadFile
+from affect_hpc.config.files import VIDEOS, folder_labels, list_files, shown
 from affect_hpc.core.errors import UserError
 from affect_hpc.data.align import Box
-from affect_hpc.data.faces import Cropper
+from affect_hpc.data.faces import Cropper, Found
 from affect_hpc.data.media import BadFileError, frame_count, read_frames, read_photo
-from affect_hpc.data.source import Face, ShardPlan
+from affect_hpc.data.source import Face, Findings, ShardPlan, UInt8Image
 
 SLUG_LENGTH = 40
 HASH_LENGTH = 6
@@ -60,7 +61,7 @@ class FolderSource:
         self._labels = dict(zip(self._files, labels, strict=True))
         self._stems = file_stems(self._files)
         self._bad: dict[str, str] = {}
-        self._counts: Counter[str] = Counter()
+        self.findings = Findings()
 
     def shards(self) -> list[ShardPlan]:
         """All shards in order, train before val. Looks into the headers of videos, decodes nothing."""
@@ -82,22 +83,17 @@ class FolderSource:
             plans += _plans(split, groups)
         return plans
 
-    def faces(self, shard: ShardPlan) -> Iterator[Face]:
+    def samples(self, shard: ShardPlan) -> Iterator[Face]:
         """The faces of one shard. Bad files are left out and remembered: ``verdict`` speaks of them."""
         for unit in shard.units:
             try:
                 yield from self._video_faces(unit) if is_video(unit.path) else self._photo_faces(unit)
             except BadFileError as error:
-                self._bad.setdefault(unit.path, str(error))
+                self._leave_out(unit.path, str(error))
 
-    def findings(self) -> dict[str, int]:
-        """Faces and files left out or doubtful so far, counted by reason."""
-        counts = self._counts | Counter({"file left out": len(self._bad)})
-        return {reason: count for reason, count in sorted(counts.items()) if count}
-
-    def left_out(self) -> dict[str, str]:
-        """Bad files met so far: relative path -> reason."""
-        return {shown(path): reason for path, reason in sorted(self._bad.items())}
+    def facts(self) -> dict[str, Any]:
+        """Nothing is known of a user's folder beforehand."""
+        return {}
 
     def verdict(self) -> None:
         """To be asked after the last shard, before anything is published.
@@ -110,7 +106,12 @@ class FolderSource:
 
     def _sentences(self) -> str:
         way_out = "remove or mend it, or set data.on_bad_file=skip."
-        return "\n".join(f"{path} {reason}: {way_out}" for path, reason in self.left_out().items())
+        return "\n".join(f"{shown(path)} {reason}: {way_out}" for path, reason in sorted(self._bad.items()))
+
+    def _leave_out(self, path: str, reason: str) -> None:
+        if path not in self._bad:
+            self._bad[path] = reason
+            self.findings.leave_out(shown(path), reason)
 
     def _unit(self, path: str, frames: tuple[int, ...] = (), all_frames: tuple[int, ...] = ()) -> Unit:
         return Unit(path, self._stems[path], self._labels[path], frames, all_frames)
@@ -119,7 +120,7 @@ class FolderSource:
         try:
             return chosen_frames(frame_count(self.root / path), self.config.frame_stride, self.config.max_frames)
         except BadFileError as error:
-            self._bad[path] = str(error)
+            self._leave_out(path, str(error))
             return ()
 
     def _video_groups(self, path: str, frames: tuple[int, ...], all_frames: tuple[int, ...]) -> list[list[Unit]]:
@@ -141,37 +142,54 @@ class FolderSource:
 
     def _cut(self) -> Cropper:
         if self._cropper is None:
-            self._cropper = Cropper(self.config.align, self.config.size)
+            self._cropper = Cropper(self.config.align, self.config.size, self.config.compat)
         return self._cropper
 
     def _photo_faces(self, unit: Unit) -> Iterator[Face]:
-        image = read_photo(self.root / unit.path)
-        face, count = self._cut().find(image)
+        cropper = self._cut()
+        image = cropper.prepared(read_photo(self.root / unit.path))
+        face, count = cropper.find(image)
         if face is None:
             raise BadFileError("shows no face that the detector finds")
-        self._counts["photo with several faces, the largest taken"] += count > 1
-        crop = self._cut().crop(image, face, self._cut().box_of(face, video=False))
-        yield Face(f"{unit.stem}-{0:06d}", crop, unit.label, unit.stem, shown(unit.path))
+        if count > 1:
+            self.findings.note(shown(unit.path), "photo with several faces, the largest taken")
+        yield from self._cut_out(unit, 0, shown(unit.path), image, face, cropper.box_of(face, video=False))
 
     def _video_faces(self, unit: Unit) -> Iterator[Face]:
         cropper = self._cut()
         fixed = self._clip_box(unit)
-        for number, image in read_frames(self.root / unit.path, unit.frames):
+        for number, frame in read_frames(self.root / unit.path, unit.frames):
+            source = f"{shown(unit.path)}#{number}"
+            image = cropper.prepared(frame)
             face, count = cropper.find(image, near=fixed)
             if face is None:
-                self._counts["frame without a face"] += 1
+                self.findings.leave_out(source, "frame without a face")
                 continue
             box = fixed if self.config.align.fixed_box else cropper.box_of(face, video=True)
             if box.share_inside(face.points) < LEAST_INSIDE:
-                self._counts["frame whose face left the clip's box"] += 1
+                self.findings.leave_out(source, "frame whose face left the clip's box")
                 continue
-            self._counts["frame with several faces, one taken"] += count > 1
-            crop = cropper.crop(image, face, box)
-            yield Face(f"{unit.stem}-{number:06d}", crop, unit.label, unit.stem, f"{shown(unit.path)}#{number}")
+            if count > 1:
+                self.findings.note(source, "frame with several faces, one taken")
+            yield from self._cut_out(unit, number, source, image, face, box)
+
+    def _cut_out(
+        self, unit: Unit, number: int, source: str, image: UInt8Image, face: Found, box: Box
+    ) -> Iterator[Face]:
+        align = self.config.align
+        if self._cut().is_tiny(box):
+            reason = f"face smaller than {align.tiny_px} px"
+            if align.drop_tiny:
+                self.findings.leave_out(source, reason)
+                return
+            self.findings.note(source, reason)
+        crop = self._cut().crop(image, face, box)
+        key = f"{unit.stem}-{number:06d}"
+        yield Face(key, crop.image, unit.label, unit.stem, source, landmarks=crop.landmarks, more=crop.geometry)
 
     def _clip_box(self, unit: Unit) -> Box:
-        for _, image in read_frames(self.root / unit.path, unit.all_frames):
-            face, _ = self._cut().find(image)
+        for _, frame in read_frames(self.root / unit.path, unit.all_frames):
+            face, _ = self._cut().find(self._cut().prepared(frame))
             if face is not None:
                 return self._cut().box_of(face, video=True)
         raise BadFileError(f"shows no face in any of the {len(unit.all_frames)} frames looked at")
@@ -204,7 +222,7 @@ def file_stems(files: Sequence[str]) -> dict[str, str]:
     length = HASH_LENGTH
     while True:
         stems = {path: f"{_slug(path)}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:length]}" for path in files}
-        if len(set(stems.values())) == len(files):
+        if len(set(stems.values())) == len(set(files)):
             return stems
         length += 2
 

@@ -1,23 +1,35 @@
-"""Crops of a split in memory, as batches of tensors."""
+"""Faces and latents of shards as samples of a training, and as batches of tensors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from affect_hpc.data.codec import decode_png, images_to_tensor
+from affect_hpc.core.blocks import blocks
+from affect_hpc.data.codec import UInt8Image, decode, decode_npy, images_to_tensor
+from affect_hpc.data.permutation import Int64
 from affect_hpc.data.shards import ShardSet
+
+IMAGE_MEMBERS = ("png", "jpg", "webp")
+FLIPPED = "flip.npy"
+
+
+def unit_range(images: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]: x / 127.5 - 1."""
+    return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
 
 
 class ImageSet:
-    """Decodes each crop at its first use and keeps it: 12 KiB a crop at 64 px, 48 KiB at 128."""
+    """The crops of a split."""
 
     def __init__(self, shards: ShardSet) -> None:
         self.shards = shards
-        self._decoded: dict[int, np.ndarray] = {}
-        self.size: int = self.image(0).shape[0]
+        members = shards[0].members
+        self.member = next((name for name in IMAGE_MEMBERS if name in members), IMAGE_MEMBERS[0])
+        """Extension of the crops."""
 
     @classmethod
     def open(cls, folders: Sequence[Path]) -> "ImageSet":
@@ -27,11 +39,14 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def image(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> UInt8Image:
         """Crop ``index`` as (H, W, 3) uint8."""
-        if index not in self._decoded:
-            self._decoded[index] = decode_png(self.shards.read(index, "png"))
-        return self._decoded[index]
+        image: UInt8Image = decode(self.member, self.shards.read(index, self.member))
+        return image
+
+    def sample(self, index: int) -> Mapping[str, Any]:
+        """image (H, W, 3) uint8 and label (emotion id)."""
+        return {"image": self.image(index), "label": self.shards.labels[index]}
 
     def batch(self, indices: Iterable[int]) -> Tensor:
         """These crops as (B, 3, H, W) float32 in [-1, 1]."""
@@ -39,4 +54,35 @@ class ImageSet:
 
     def labels(self, indices: Iterable[int]) -> Tensor:
         """Their emotion ids, (B,) int64."""
-        return torch.tensor([self.shards.samples[int(index)].label for index in indices])
+        return torch.tensor([int(self.shards.labels[int(index)]) for index in indices])
+
+
+class LatentSet:
+    """Latents of the train split, flipped views as samples of their own."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.shards = ShardSet.open(folders)
+        self.views = ["npy", FLIPPED] if FLIPPED in self.shards[0].members else ["npy"]
+        self.shape: tuple[int, ...] = tuple(self.sample(0)["latent"].shape)
+        """(C, h, w)"""
+
+    def __len__(self) -> int:
+        return len(self.shards) * len(self.views)
+
+    def sample(self, index: int) -> Mapping[str, Any]:
+        """latent (C, h, w) float16 and label (emotion id)."""
+        view, place = divmod(index, len(self.shards))
+        return {
+            "latent": decode_npy(self.shards.read(place, self.views[view])),
+            "label": self.shards.labels[place],
+        }
+
+    @property
+    def labels(self) -> Int64:
+        """(N,) emotion ids."""
+        return np.tile(self.shards.labels, len(self.views))
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """All latents in order, (up to size, C, h, w) float16 at a time."""
+        for block in blocks(len(self), size):
+            yield torch.from_numpy(np.stack([self.sample(i)["latent"] for i in block]))

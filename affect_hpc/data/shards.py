@@ -1,28 +1,52 @@
-"""WebDataset shards: plain tars with deterministic bytes, read at random through an index that lies beside each."""
+"""WebDataset shards: plain tars with deterministic bytes, read at random through an index that lies beside each.
+
+The index of ``name.tar`` is ``name.index.jsonl``: a header line (tar, bytes, sha256, count, labels), then a line for
+each sample: key, info, and for each member its offset, size and CRC-32. Opening a set reads the headers alone.
+"""
 
 import io
+import json
 import os
+import re
 import tarfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from affect_hpc.core.errors import UserError
-from affect_hpc.core.io import read_json, sha256_file, write_json
+from affect_hpc.core.io import sha256_file, writing_file
+from affect_hpc.data.codec import DamagedMemberError
 
-INDEX_SUFFIX = ".index.json"
+INDEX_SUFFIX = ".index.jsonl"
+NO_LABEL = "-"
+KEPT_INDEXES = 64
+"""Indexes that a set holds in memory at once; about 300 bytes a sample."""
+KEPT_HANDLES = 128
+
+
+class Place(NamedTuple):
+    """Where a member's bytes lie in its tar."""
+
+    offset: int
+    size: int
+    crc32: int
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One sample of a shard: key, what the index says of it, and where its members' bytes lie."""
+class Entry:
+    """What the index says of one sample."""
 
     key: str
     info: Mapping[str, Any]
-    members: Mapping[str, tuple[int, int]]
-    """Extension -> offset and size within the tar, in bytes."""
+    members: Mapping[str, Place]
+    """By extension."""
 
     @property
     def label(self) -> int:
@@ -46,7 +70,8 @@ class ShardWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.tar"
         self._aside = folder / f".{name}.tar.tmp"
-        self._samples: list[dict[str, Any]] = []
+        self._lines: list[str] = []
+        self._labels: list[str] = []
 
     def __enter__(self) -> "ShardWriter":
         self._tar = tarfile.open(self._aside, "w", format=tarfile.USTAR_FORMAT)
@@ -67,9 +92,13 @@ class ShardWriter:
             entry = tarfile.TarInfo(f"{key}.{extension}")
             entry.size, entry.mode = len(content), 0o644
             # addfile writes one 512-byte header before the content (USTAR names up to 100 bytes).
-            places[extension] = (self._tar.offset + tarfile.BLOCKSIZE, len(content))
+            places[extension] = Place(self._tar.offset + tarfile.BLOCKSIZE, len(content), zlib.crc32(content))
             self._tar.addfile(entry, io.BytesIO(content))
-        self._samples.append({"key": key, "info": dict(info), "members": places})
+        self._lines.append(json.dumps({"key": key, "info": dict(info), "members": places}, sort_keys=True))
+        label = info.get("label")
+        if label is not None and label not in range(10):
+            raise ValueError(f"the label {label!r} of sample {key!r} is no digit: the index holds one for each sample")
+        self._labels.append(NO_LABEL if label is None else str(label))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -80,82 +109,171 @@ class ShardWriter:
                 with self._aside.open("rb") as handle:
                     os.fsync(handle.fileno())
                 self._aside.replace(self.path)
-                index = {
+                header = {
                     "tar": self.path.name,
                     "bytes": self.path.stat().st_size,
                     "sha256": sha256_file(self.path),
-                    "samples": self._samples,
+                    "count": len(self._lines),
+                    "labels": "".join(self._labels),
                 }
-                write_json(self.path.with_name(self.path.stem + INDEX_SUFFIX), index)
+                with writing_file(index_path(self.path)) as aside:
+                    aside.write_text("".join(f"{line}\n" for line in [json.dumps(header), *self._lines]))
         finally:
             self._aside.unlink(missing_ok=True)
 
 
-class ShardSet:
-    """Random access to the samples of all shards in some folders, in order of folder and shard name."""
+def index_path(tar: Path) -> Path:
+    """Where the index of a tar lies."""
+    return tar.with_name(tar.stem + INDEX_SUFFIX)
 
-    def __init__(self, samples: list[Sample], tars: list[Path], tar_of: list[int]) -> None:
-        self.samples = samples
-        self._tars, self._tar_of = tars, tar_of
-        self._handles: dict[int, int] = {}
-        self._index = {sample.key: i for i, sample in enumerate(samples)}
-        if len(self._index) != len(samples):
-            raise UserError(
-                f"{tars[0].parent} holds {len(samples) - len(self._index)} keys twice: prepare the shards anew."
-            )
+
+def read_header(path: Path) -> dict[str, Any]:
+    """First line of an index.
+
+    Raises:
+        UserError: it is no index.
+    """
+    try:
+        with path.open("rb") as handle:
+            header = json.loads(handle.readline())
+        if len(header["labels"]) != header["count"]:
+            raise ValueError("labels")
+        return dict(header)
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is no index of a shard: prepare the shards anew, or see `python tools/inspect_shards.py"
+            f" {path.parent}`."
+        ) from None
+
+
+class _Shard:
+    """One tar with its index, whose lines are parsed when they are asked for."""
+
+    def __init__(self, index: Path) -> None:
+        self.header = read_header(index)
+        name = index.name.removesuffix(INDEX_SUFFIX) + ".tar"
+        if self.header["tar"] != name:
+            raise UserError(f"{index} is the index of {self.header['tar']!r}, not of {name}: prepare the shards anew.")
+        self.index, self.tar = index, index.parent / name
+        self.count = int(self.header["count"])
+
+    def lines(self) -> tuple[bytes, npt.NDArray[np.int64]]:
+        """The index's content, and where each line ends."""
+        content = self.index.read_bytes()
+        ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
+        if len(ends) != self.count + 1:
+            raise UserError(f"{self.index} lacks lines: it names {self.count} samples; prepare the shards anew.")
+        return content, ends
+
+
+class _Handle:
+    """An open file that is closed when nobody holds it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class ShardSet:
+    """Random access to the samples of all shards in some folders, in order of folder and shard name.
+
+    Memory does not grow with what is read; a sample is read with one ``pread`` a member.
+    """
+
+    def __init__(self, shards: Sequence[_Shard]) -> None:
+        self._shards = shards
+        self._ends = np.cumsum([shard.count for shard in shards])
+        self._index = lru_cache(KEPT_INDEXES)(lambda number: shards[number].lines())
+        self._handle = lru_cache(KEPT_HANDLES)(lambda number: _Handle(shards[number].tar))
 
     @classmethod
-    def open(cls, folders: Sequence[Path]) -> "ShardSet":
-        """All shards of ``folders``; UserError where there is none."""
-        samples: list[Sample] = []
-        tars: list[Path] = []
-        tar_of: list[int] = []
+    def open(cls, folders: Sequence[Path | str]) -> "ShardSet":
+        """All shards of ``folders``; UserError where there is none, or where one is no folder of this machine."""
+        shards: list[_Shard] = []
         for folder in folders:
-            for index_path in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
-                index = read_json(index_path)
-                tar_of += [len(tars)] * len(index["samples"])
-                tars.append(folder / index["tar"])
-                samples += [
-                    Sample(
-                        entry["key"],
-                        entry["info"],
-                        {name: (place[0], place[1]) for name, place in entry["members"].items()},
-                    )
-                    for entry in index["samples"]
-                ]
-        if not tars:
+            if re.match(r"[a-z][a-z0-9+.-]*:", str(folder)):
+                raise UserError(f"{folder} is no folder: shards are read from folders, not from a pipe or the net.")
+            shards += [_Shard(path) for path in sorted(Path(folder).glob(f"*{INDEX_SUFFIX}"))]
+        if not sum(shard.count for shard in shards):
             raise UserError(
                 f"no shards in {', '.join(map(str, folders))}: expected *.tar with *{INDEX_SUFFIX} beside them."
             )
-        return cls(samples, tars, tar_of)
+        return cls(shards)
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return int(self._ends[-1])
+
+    def __getitem__(self, i: int) -> Entry:
+        number, row = self._find(i)
+        content, ends = self._index(number)
+        line = json.loads(content[ends[row] + 1 : ends[row + 1]])
+        return Entry(line["key"], line["info"], {name: Place(*place) for name, place in line["members"].items()})
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self[i] for i in range(len(self)))
+
+    def _find(self, i: int) -> tuple[int, int]:
+        """Number of the shard and row in it of sample ``i``."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        number = int(np.searchsorted(self._ends, i, side="right"))
+        return number, i - int(self._ends[number] - self._shards[number].count)
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) emotion ids, -1 for none; read from the headers."""
+        digits = "".join(shard.header["labels"] for shard in self._shards)
+        return np.array([-1 if digit == NO_LABEL else int(digit) for digit in digits], np.int64)
+
+    @cached_property
+    def _by_key(self) -> Mapping[str, int]:
+        table = {entry.key: i for i, entry in enumerate(self)}
+        if len(table) != len(self):
+            raise UserError(
+                f"{self._shards[0].tar.parent} holds {len(self) - len(table)} keys twice: prepare the shards anew."
+            )
+        return table
 
     def index_of(self, key: str) -> int:
-        """Position of the sample ``key``; KeyError where it is absent."""
-        return self._index[key]
+        """Position of the sample ``key``; KeyError where it is absent. Its first call reads all indexes."""
+        return self._by_key[key]
 
     def __contains__(self, key: str) -> bool:
-        return key in self._index
+        return key in self._by_key
 
     def has(self, i: int, member: str) -> bool:
         """Whether sample ``i`` has a member with the extension ``member``."""
-        return member in self.samples[i].members
+        return member in self[i].members
 
     def read(self, i: int, member: str) -> bytes:
-        """Content of one member of sample ``i``."""
-        offset, size = self.samples[i].members[member]
-        tar = self._tar_of[i]
-        if tar not in self._handles:
-            self._handles[tar] = os.open(self._tars[tar], os.O_RDONLY)
-        content = os.pread(self._handles[tar], size, offset)
-        if len(content) != size:
-            raise OSError(
-                f"{self._tars[tar]} ends before the member {self.samples[i].key}.{member}: the shard is damaged"
-            )
+        """Content of one member of sample ``i``.
+
+        Raises:
+            DamagedMemberError: it is not there, or its bytes are not those that were written.
+        """
+        entry = self[i]
+        number, _ = self._find(i)
+        tar = self._shards[number].tar
+        name = f"{tar}: {entry.key}.{member}"
+        if member not in entry.members:
+            raise DamagedMemberError(f"{name} is missing, there are {', '.join(entry.members)}")
+        place = entry.members[member]
+        try:
+            content = os.pread(self._handle(number).number, place.size, place.offset)
+        except OSError as error:
+            raise DamagedMemberError(f"{name} cannot be read ({error.strerror})") from error
+        if len(content) != place.size:
+            raise DamagedMemberError(f"{name} is cut off: the shard ends before it")
+        if zlib.crc32(content) != place.crc32:
+            raise DamagedMemberError(f"{name} is not what was written (CRC-32 differs)")
         return content
 
-    def __del__(self) -> None:
-        for handle in self._handles.values():
-            os.close(handle)
+    def __getstate__(self) -> dict[str, Any]:
+        # For worker processes: they open files of their own.
+        return {"_shards": self._shards}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_shards"])  # type: ignore[misc]

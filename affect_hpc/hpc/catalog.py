@@ -22,11 +22,12 @@ class StageSpec:
 
 
 CATALOG: dict[str, StageSpec] = {
-    "prepare_shards": StageSpec("prepare_shards", 1, stages.PrepareShardsConfig, "cpu", divisible=True),
-    "train_referee": StageSpec("train_referee", 1, stages.TrainRefereeConfig, "train", divisible=False),
-    "train_vqgan": StageSpec("train_vqgan", 1, stages.TrainVqganConfig, "train", divisible=False),
+    "prepare_shards": StageSpec("prepare_shards", 2, stages.PrepareShardsConfig, "cpu", divisible=True),
+    "precompute_audio": StageSpec("precompute_audio", 1, stages.PrecomputeAudioConfig, "infer", divisible=True),
+    "train_referee": StageSpec("train_referee", 2, stages.TrainRefereeConfig, "train", divisible=False),
+    "train_vqgan": StageSpec("train_vqgan", 2, stages.TrainVqganConfig, "train", divisible=False),
     "encode_latents": StageSpec("precompute_latents", 1, stages.EncodeLatentsConfig, "infer", divisible=True),
-    "train_ldm": StageSpec("train_ldm", 1, stages.TrainLdmConfig, "train", divisible=False),
+    "train_ldm": StageSpec("train_ldm", 2, stages.TrainLdmConfig, "train", divisible=False),
     "reconstruct": StageSpec("reconstruct", 1, stages.ReconstructConfig, "infer", divisible=True),
     "invert_latents": StageSpec("precompute_latents", 1, stages.InvertLatentsConfig, "infer", divisible=True),
     "manipulate": StageSpec("manipulate", 1, stages.ManipulateConfig, "infer", divisible=True),

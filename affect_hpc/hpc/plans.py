@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import affect_hpc
-from affect_hpc.config.available import check_expert, check_experts, settle_landmarks, settle_perceptual
+from affect_hpc.config.available import SPEECH_NETWORKS, check_experts, settle_perceptual, speech_digest
 from affect_hpc.config.checks import one_of
-from affect_hpc.config.corpus import corpus_digest, folder_labels, list_files
-from affect_hpc.config.data import DemoDataConfig, FolderDataConfig, LabelFrom
+from affect_hpc.config.data import DataConfig
 from affect_hpc.config.experts import ExpertsConfig
 from affect_hpc.config.root import Config
 from affect_hpc.core.errors import UserError
@@ -28,7 +27,7 @@ class Planner:
         self.store = store
         self._nodes: dict[str, Node] = {}
         self._externals: dict[Path, External] = {}
-        self._digests: dict[str, str] = {}
+        self._corpora: dict[str, DataConfig] = {}
 
     def node(self, kind: str, config: Any, parents: Parents, parts: int = 1) -> Node:
         """The node of this kind, config and parents."""
@@ -52,22 +51,17 @@ class Planner:
             self._externals[path] = External(path, folder_digest(path))
         return self._externals[path]
 
-    def corpus(self, cfg: Config) -> Any:
-        """The data config with what only a look at the machine can tell filled in."""
-        data = cfg.data
-        if not isinstance(data, FolderDataConfig):
-            return data
-        if data.root not in self._digests:
-            if data.label is LabelFrom.folder:
-                folder_labels(list_files(data.root))
-            else:
-                check_expert(data.labeller, data.experts_folder)
-            self._digests[data.root] = corpus_digest(data.root, self.store / "runs" / "_corpora.json")
-        align = replace(data.align, landmarks=settle_landmarks(data.align.landmarks))
-        return replace(data, root=str(Path(data.root).absolute()), digest=self._digests[data.root], align=align)
+    def corpus(self, data: DataConfig) -> DataConfig:
+        """A corpus as it lies here, looked at once a launch."""
+        key = repr(data)
+        if key not in self._corpora:
+            self._corpora[key] = data.settled(self.store)
+        return self._corpora[key]
 
     def point(self, cfg: Config) -> dict[str, Node]:
         """All nodes of one sweep point, by kind (``baseline`` and ``reduce_baseline`` are the unedited rows)."""
+        if cfg.data.holds_clips:
+            return self.clips(cfg)
         stages, edit, parts = cfg.stages, cfg.edit, cfg.cluster.parts
         experts = replace(cfg.experts, perceptual=settle_perceptual(cfg.experts.perceptual))
         check_experts(experts.emotion, experts.identity, experts.perceptual, experts.folder)
@@ -79,7 +73,7 @@ class Planner:
             nodes[name or kind] = self.node(kind, config, parents, count)
             return Edge(nodes[name or kind])
 
-        shards = add("prepare_shards", replace(stages.prepare_shards, data=self.corpus(cfg)), {})
+        shards = add("prepare_shards", replace(stages.prepare_shards, data=self.corpus(cfg.data)), {})
         first_stage: Edge | External
         if cfg.use.first_stage == "train":
             first_stage = add("train_vqgan", stages.train_vqgan, {"shards": [shards]})
@@ -122,6 +116,18 @@ class Planner:
         add("reduce", stages.reduce, {"states": [judged]})
         return nodes
 
+    def clips(self, cfg: Config) -> dict[str, Node]:
+        """The nodes of a corpus of talking clips, by kind; of the speech network only where it is asked for."""
+        stages, parts = cfg.stages, cfg.cluster.parts
+        shards = self.node("prepare_shards", replace(stages.prepare_shards, data=self.corpus(cfg.data)), {}, parts)
+        nodes = {"prepare_shards": shards}
+        if cfg.stage == "precompute_audio":
+            speech = stages.precompute_audio
+            network = speech.network or SPEECH_NETWORKS[speech.features.name]
+            speech = replace(speech, network=network, network_digest=speech_digest(network))
+            nodes["precompute_audio"] = self.node("precompute_audio", speech, {"shards": [Edge(shards)]}, parts)
+        return nodes
+
     def report(self, cfg: Config, points: Sequence[dict[str, Node]]) -> Node:
         """The node that shows all ``points`` beside each other."""
         tables = _unique(node for point in points for node in (point["reduce_baseline"], point["reduce"]))
@@ -141,10 +147,15 @@ def plan(configs: Sequence[Config]) -> tuple[Graph, list[dict[str, Node]]]:
     first = configs[0]
     planner = Planner(Path(first.store).absolute())
     points = [planner.point(cfg) for cfg in configs]
-    if first.stage == "report":
+    if first.stage == "report" and all("reduce" in point for point in points):
         return Graph([planner.report(first, points)]), points
     missing = [point for point in points if first.stage not in point]
     if missing:
+        if first.data.holds_clips:
+            raise UserError(
+                f"stage={first.stage} is not part of this plan, since data={first.data.name} holds talking clips: give"
+                " stage=prepare_shards or stage=precompute_audio."
+            )
         raise UserError(f"stage={first.stage} is not part of this plan: it runs {', '.join(points[0])}, report.")
     return Graph([point[first.stage] for point in points]), points
 
@@ -156,7 +167,7 @@ def check_judges(cfg: Config, experts: ExpertsConfig) -> None:
         UserError: where a judge also labelled the corpus or was part of a training loss.
     """
     data, vqgan = cfg.data, cfg.stages.train_vqgan
-    if isinstance(data, FolderDataConfig) and data.label is LabelFrom.pseudo and data.labeller == experts.emotion:
+    if data.labeller_in_use == experts.emotion:
         raise UserError(
             f"experts.emotion={experts.emotion} also labels the corpus (data.labeller): a network that guided a model "
             "may not judge it. Choose another emotion judge or labeller."
@@ -166,7 +177,7 @@ def check_judges(cfg: Config, experts: ExpertsConfig) -> None:
             f"experts.perceptual={experts.perceptual} is also the perceptual loss of train_vqgan: one that guided "
             "a model may not judge it. Choose another one on either side."
         )
-    if "referee" in (experts.emotion, experts.identity) and not isinstance(data, DemoDataConfig):
+    if "referee" in (experts.emotion, experts.identity) and not data.has_certain_labels:
         raise UserError(
             "experts=referee needs labels and identities that are certain, as data=demo has: use experts=folder."
         )

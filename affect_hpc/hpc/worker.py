@@ -19,9 +19,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from affect_hpc.config import terms
 from affect_hpc.core import logs
 from affect_hpc.core.errors import UserError
-from affect_hpc.core.io import read_json
+from affect_hpc.core.io import read_json, read_json_if_there, write_json
 from affect_hpc.core.progress import PROGRESS_FILE
 from affect_hpc.core.rundir import Inputs, Outcome, PartDir, RunDir, Workplace
 from affect_hpc.core.stop import STOP, Stopped
@@ -49,12 +50,12 @@ def split(folder: Path) -> tuple[RunDir, int]:
 def stage_config(run: RunDir, kind: str) -> Any:
     """The config of a run as the dataclass of its stage."""
     # The data config's class is told by its name, all others by their annotation.
-    from affect_hpc.config.data import DemoDataConfig, FolderDataConfig  # noqa: PLC0415
+    from affect_hpc.config.corpora import CORPORA  # noqa: PLC0415
 
     loaded = OmegaConf.load(run.path / "config.yaml")
     schema = OmegaConf.structured(CATALOG[kind].config)
     if "data" in loaded:
-        schema.data = OmegaConf.structured({"demo": DemoDataConfig, "folder": FolderDataConfig}[loaded.data.name])
+        schema.data = OmegaConf.structured(CORPORA[loaded.data.name])
     return OmegaConf.to_object(OmegaConf.merge(schema, loaded))
 
 
@@ -152,7 +153,18 @@ def _run_stage(run: RunDir, spec: dict[str, Any], place: PartDir, part: int, chi
     log.info("%s part %d of %d", run.name, part, spec["parts"])
     stage = importlib.import_module(f"affect_hpc.stages.{spec['stage']}")
     outcome: Outcome = stage.run(config, inputs, Workplace(aside, place.keep, part, spec["parts"]))
+    if chief and not outcome.stopped:
+        carry_terms(inputs, aside)
     return outcome
+
+
+def carry_terms(inputs: Inputs, out: Path) -> None:
+    """Put the terms of all corpora that this output hangs on beside it."""
+    found: dict[str, Any] = {}
+    for folder in (*(folder for folders in inputs.roles.values() for folder in folders), out):
+        found |= read_json_if_there(folder / terms.FILE) or {}
+    if found:
+        write_json(out / terms.FILE, found)
 
 
 def _failed(place: PartDir, chief: bool, message: str, kind: str, code: int) -> int:

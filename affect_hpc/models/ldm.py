@@ -1,6 +1,6 @@
 """A trained latent diffusion model as the rest of the program uses it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,19 @@ class LatentNorm:
     std: Tensor
 
     @classmethod
-    def of(cls, config: LatentConfig, latents: Tensor) -> "LatentNorm":
-        """From all latents (N, C, h, w) of the train split; a fixed factor needs none of them."""
-        channels = latents.shape[1]
+    def of(cls, config: LatentConfig, channels: int, latents: Iterable[Tensor]) -> "LatentNorm":
+        """From all latents of the train split, some (N, C, h, w) at a time; a fixed factor needs none of them."""
         if config.scale is LatentScale.fixed:
             return cls(torch.zeros(channels), torch.full((channels,), 1 / config.scale_factor))
-        wide = latents.double()
-        return cls(wide.mean(dim=(0, 2, 3)).float(), wide.std(dim=(0, 2, 3)).float())
+        count, total, squares = 0, torch.zeros(channels).double(), torch.zeros(channels).double()
+        for some in latents:
+            wide = some.double()
+            count += wide.numel() // channels
+            total += wide.sum(dim=(0, 2, 3))
+            squares += (wide**2).sum(dim=(0, 2, 3))
+        mean = total / count
+        variance = (squares - count * mean**2) / (count - 1)
+        return cls(mean.float(), variance.sqrt().float())
 
     def normalise(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> what is diffused."""

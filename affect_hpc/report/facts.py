@@ -75,7 +75,7 @@ def _place(fact: Fact) -> tuple[float, float, float]:
 def _joined(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """What two parts of one run left, as one: counts add up, lists follow each other, all else is equal anyway."""
     joined: dict[str, Any] = {**a, **b}
-    for name in ("counts", "left_out"):
+    for name in ("counts", "findings"):
         if name in joined:
             one, other = a.get(name, {}), b.get(name, {})
             joined[name] = {key: one.get(key, 0) + other.get(key, 0) for key in sorted({*one, *other})}

@@ -10,7 +10,7 @@ from PIL import Image
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.io import read_json
 from affect_hpc.data.codec import UInt8Image, decode_png
-from affect_hpc.data.shards import Sample, ShardSet
+from affect_hpc.data.shards import Entry, ShardSet
 from affect_hpc.report.sheets import Cell, Column, contact_sheet
 from affect_hpc.report.tables import Point, Sweep, axis_text
 
@@ -56,11 +56,11 @@ def load_verdicts(point: Point | None) -> Verdicts:
     return {(entry["key"], entry["row"]): entry["seen"] for entry in entries}
 
 
-def choose(samples: Sequence[Sample], target: str, count: int) -> list[Sample]:
+def choose(samples: Sequence[Entry], target: str, count: int) -> list[Entry]:
     """Up to ``count`` faces that do not show ``target`` yet: of each label in turn, people before repeats."""
-    queues: dict[str, list[Sample]] = {emotion: [] for emotion in EMOTIONS if emotion != target}
+    queues: dict[str, list[Entry]] = {emotion: [] for emotion in EMOTIONS if emotion != target}
     seen: set[str] = set()
-    again: dict[str, list[Sample]] = {emotion: [] for emotion in queues}
+    again: dict[str, list[Entry]] = {emotion: [] for emotion in queues}
     for sample in samples:
         label = EMOTIONS[sample.label]
         if label in queues:
@@ -68,7 +68,7 @@ def choose(samples: Sequence[Sample], target: str, count: int) -> list[Sample]:
             seen.add(sample.identity)
     for label, late in again.items():
         queues[label] += late
-    chosen: list[Sample] = []
+    chosen: list[Entry] = []
     while len(chosen) < count and any(queues.values()):
         chosen += [queue.pop(0) for queue in queues.values() if queue]
     return chosen[:count]
@@ -107,7 +107,7 @@ class Gallery:
     ) -> Image.Image:
         member = f"{target}.png"
         shards = [self.edits[place_of(point)].shards for point in points]
-        shown = [sample for sample in self.originals.samples if all(sample.key in edited for edited in shards)]
+        shown = [sample for sample in self.originals if all(sample.key in edited for edited in shards)]
         chosen = choose(shown, target, self.faces)
         truth = f"truth_{target}.png"
         with_truth = all(truth in sample.members for sample in chosen)
@@ -137,8 +137,8 @@ class Gallery:
 
     def sources(self) -> Image.Image:
         """The corpus at a glance: some validation faces of each emotion."""
-        found: dict[str, list[Sample]] = {emotion: [] for emotion in EMOTIONS}
-        for sample in self.originals.samples:
+        found: dict[str, list[Entry]] = {emotion: [] for emotion in EMOTIONS}
+        for sample in self.originals:
             queue = found[EMOTIONS[sample.label]]
             if len(queue) < SOURCES_PER_EMOTION:
                 queue.append(sample)

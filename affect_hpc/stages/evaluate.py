@@ -42,14 +42,14 @@ def run(cfg: EvaluateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     with Progress("evaluate", total=sum(map(len, mine)), unit="face") as progress, torch.inference_mode():
         for block, scores in zip(mine, judged(cfg, inputs, judges, shards, mine), strict=True):
             for place_in_block, i in enumerate(block):
-                sample = shards.samples[i]
+                sample = shards[i]
                 rows = {name: row[place_in_block] for name, row in scores.items()}
                 lines += [sample_line(sample.key, sample.label, name, one) for name, one in rows.items()]
                 named = with_label_rows(rows, EMOTIONS[sample.label]) if cfg.baseline else rows
                 state = state.add(sample.key, named, judges.emotion.classes)
             progress.advance(len(block))
 
-    keys = [sample.key for sample in shards.samples[:count]]
+    keys = [shards[i].key for i in range(count)]
     content = {
         "point": {"baseline": cfg.baseline, "gamma": cfg.gamma, "t0": cfg.t0, "num_steps": cfg.num_steps},
         "targets": list(cfg.targets),
@@ -84,8 +84,8 @@ def judged(
     reconstructions = ShardSet.open(inputs.many("reconstruction"))
     edits = None if cfg.baseline else ShardSet.open(inputs.many("images"))
     for block in todo:
-        keys = [shards.samples[i].key for i in block]
-        labels = [EMOTIONS[shards.samples[i].label] for i in block]
+        keys = [shards[i].key for i in block]
+        labels = [EMOTIONS[shards[i].label] for i in block]
         references = {
             "original": read_faces(shards, keys, ORIGINAL, judges),
             "reconstruction": read_faces(reconstructions, keys, "reconstruction.png", judges),

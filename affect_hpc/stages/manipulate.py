@@ -44,7 +44,7 @@ def run(cfg: ManipulateConfig, inputs: Inputs, place: Workplace) -> Outcome:
         ShardWriter(place.out, f"images-{place.part:05d}") as writer,
     ):
         for block in work:
-            samples = [inverted.samples[i] for i in block]
+            samples = [inverted[i] for i in block]
             z = torch.from_numpy(np.stack([decode_npy(inverted.read(i, "z_t0.npy")) for i in block])).to(device)
             own = torch.tensor([sample.label for sample in samples], device=device)
             labels = [own if name == ROUND_TRIP else torch.full_like(own, EMOTIONS.index(name)) for name in names]

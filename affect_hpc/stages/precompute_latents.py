@@ -48,7 +48,7 @@ def run(cfg: EncodeLatentsConfig | InvertLatentsConfig, inputs: Inputs, place: W
         for block in mine:
             tensors = {name: tensor.cpu().numpy() for name, tensor in views(images, block)}
             for row, index in enumerate(block):
-                sample = images.shards.samples[index]
+                sample = images.shards[index]
                 writer.write(sample.key, {name: encode_npy(array[row]) for name, array in tensors.items()}, sample.info)
             progress.advance(len(block))
     write_json(place.out / "latents.json", canonical(cfg))

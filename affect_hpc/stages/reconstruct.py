@@ -29,7 +29,7 @@ def run(cfg: ReconstructConfig, inputs: Inputs, place: Workplace) -> Outcome:
         for block in mine:
             made = tensor_to_images(first_stage.reconstruct(model, images.batch(block).to(device)))
             for index, image in zip(block, made, strict=True):
-                sample = images.shards.samples[index]
+                sample = images.shards[index]
                 writer.write(sample.key, {"reconstruction.png": encode_png(image)}, sample.info)
             progress.advance(len(block))
     return Outcome({"faces": sum(map(len, mine))})

@@ -1,10 +1,9 @@
 """Class-conditional latent diffusion with label dropout (thesis section 4.3.3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -13,9 +12,8 @@ from affect_hpc.config.edit import Spacing
 from affect_hpc.config.stages import DropoutUnit, TrainLdmConfig
 from affect_hpc.config.train import Precision
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
-from affect_hpc.data.codec import decode_npy
-from affect_hpc.data.shards import ShardSet
-from affect_hpc.data.stream import TrainStream
+from affect_hpc.data.batches import TrainingData
+from affect_hpc.data.images import LatentSet
 from affect_hpc.diffusion import ddim
 from affect_hpc.diffusion.objective import eps_error, q_sample
 from affect_hpc.diffusion.schedule import alpha_bars
@@ -25,40 +23,29 @@ from affect_hpc.models.denoiser import Denoiser, write_scheduler_config
 from affect_hpc.models.ldm import LatentNorm, write_description
 from affect_hpc.train import comm
 from affect_hpc.train.ema import Ema
-from affect_hpc.train.engine import Engine, make_engine, micro_batch
+from affect_hpc.train.engine import Engine, make_engine, micro_batch, micro_batches
 from affect_hpc.train.loop import fit, seed_everything
 
 SAMPLE_STEPS = 20
 SAMPLES_PER_CLASS = 4
 SAMPLE_SEED = 1234
-
-
-class LatentSet:
-    """All latents of the train split in memory, flipped views as samples of their own."""
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        shards = ShardSet.open(folders)
-        views = [(i, member) for member in ("npy", "flip.npy") for i in range(len(shards)) if shards.has(i, member)]
-        self.latents = torch.from_numpy(np.stack([decode_npy(shards.read(i, member)) for i, member in views]))
-        self.labels = torch.tensor([shards.samples[i].label for i, _ in views])
-
-    def __len__(self) -> int:
-        return len(self.labels)
+NORM_CHUNK = 1024
+"""Latents in memory at once while their mean and deviation are taken."""
 
 
 class LdmTask:
     """Noise prediction on latents."""
 
-    def __init__(self, cfg: TrainLdmConfig, data: LatentSet, first_stage_folder: Path, ranks: comm.Ranks) -> None:
-        self.cfg, self.data = cfg, data
+    def __init__(self, cfg: TrainLdmConfig, latents: LatentSet, first_stage_folder: Path, ranks: comm.Ranks) -> None:
+        self.cfg, self.shape = cfg, latents.shape
         self.device = comm.device_of(ranks)
         seed_everything(cfg.train.seed)
-        channels, size = data.latents.shape[1:3]
+        channels, size = latents.shape[:2]
         denoiser = Denoiser.build(cfg.unet, cfg.condition, channels, size).to(self.device)
         # Activations keep the layout of the input; channels last is the faster one in bfloat16. The weights stay as
         # they are: DeepSpeed sends them as bytes, which needs the usual layout.
         self.layout = torch.channels_last if cfg.train.precision is Precision.bf16 else torch.contiguous_format
-        self.norm = LatentNorm.of(cfg.latent, data.latents)
+        self.norm = LatentNorm.of(cfg.latent, channels, latents.chunks(NORM_CHUNK))
         self.alpha_bar = alpha_bars(cfg.diffusion)
         self.ema = Ema(denoiser, cfg.ema_decay)
         self.engine = make_engine(denoiser, cfg.train, ranks)
@@ -84,11 +71,11 @@ class LdmTask:
         """Take up a saved state."""
         self.ema.load(state["ema"])
 
-    def step(self, indices: Any, step: int, lr: float) -> Mapping[str, Tensor]:
+    def step(self, batch: Mapping[str, Tensor], step: int, lr: float) -> Mapping[str, Tensor]:
         """One optimiser step."""
         losses = []
-        for start in range(0, len(indices), self.micro):
-            loss = self._loss(torch.as_tensor(indices[start : start + self.micro]))
+        for micro in micro_batches(batch, self.micro):
+            loss = self._loss(micro["latent"], micro["label"])
             self.engine.backward(loss)
             self.engine.step(lr)
             losses.append(loss.detach())
@@ -96,10 +83,10 @@ class LdmTask:
             self.ema.update(self.denoiser)
         return {"loss": torch.stack(losses).mean()}
 
-    def _loss(self, indices: Tensor) -> Tensor:
+    def _loss(self, latents: Tensor, label: Tensor) -> Tensor:
         cfg = self.cfg
-        z_0 = self.norm.normalise(self.data.latents[indices].float().to(self.device))
-        label = self.data.labels[indices].to(self.device)
+        z_0 = self.norm.normalise(latents.to(self.device).float())
+        label = label.to(self.device)
         label = drop_labels(label, cfg.condition.null_index, cfg.p_uncond, cfg.dropout_unit is DropoutUnit.sample)
         # Drawn on the CPU: the same numbers on every device.
         t = torch.randint(cfg.diffusion.num_timesteps, (len(z_0),)).to(self.device)
@@ -116,7 +103,7 @@ class LdmTask:
         if cfg.sample_every == 0 or step % cfg.sample_every:
             return {}
         labels = torch.arange(cfg.condition.num_classes, device=self.device).repeat_interleave(SAMPLES_PER_CLASS)
-        shape = (len(labels), *self.data.latents.shape[1:])
+        shape = (len(labels), *self.shape)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(SAMPLE_SEED))
         highest = cfg.diffusion.num_timesteps - 1
         path = ddim.Path(ddim.timesteps(Spacing.linspace, SAMPLE_STEPS, highest, highest + 1), self.alpha_bar)
@@ -130,10 +117,10 @@ def run(cfg: TrainLdmConfig, inputs: Inputs, place: Workplace) -> Outcome:
     """Train the denoiser on latents of the train split; write averaged and raw weights."""
     ranks = comm.Ranks.of_environment()
     comm.set_up(ranks, place.keep)
-    data = LatentSet(inputs.many("latents"))
-    task = LdmTask(cfg, data, inputs.one("first_stage"), ranks)
-    stream = TrainStream(len(data), cfg.train.global_batch_size, cfg.train.seed, ranks.rank, ranks.world)
-    if not fit("train_ldm", task, stream, cfg.train, ranks, place.keep):
+    latents = LatentSet(inputs.many("latents"))
+    task = LdmTask(cfg, latents, inputs.one("first_stage"), ranks)
+    data = TrainingData(latents, latents.labels, cfg.train, ranks.rank, ranks.world, place.keep)
+    if not fit("train_ldm", task, data, cfg.train, ranks, place.keep):
         return Outcome(stopped=True)
     averaged, raw = task.ema.average, task.denoiser
     assert isinstance(averaged, Denoiser)
@@ -154,4 +141,4 @@ def run(cfg: TrainLdmConfig, inputs: Inputs, place: Workplace) -> Outcome:
         }
         write_scheduler_config(place.out / "scheduler", settings)
     comm.barrier()
-    return Outcome({"samples": len(data)})
+    return Outcome({"samples": len(latents)})

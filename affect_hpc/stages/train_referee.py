@@ -16,12 +16,12 @@ from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import write_json
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
+from affect_hpc.data.batches import Samples, TrainingData
 from affect_hpc.data.codec import decode_png, images_to_tensor
-from affect_hpc.data.images import ImageSet
-from affect_hpc.data.stream import TrainStream
+from affect_hpc.data.images import ImageSet, unit_range
 from affect_hpc.experts.referee import DESCRIPTION, RefereeIdentity, Trunk, accuracy
 from affect_hpc.train import comm
-from affect_hpc.train.engine import Engine, make_engine, micro_batch
+from affect_hpc.train.engine import Engine, make_engine, micro_batch, micro_batches
 from affect_hpc.train.loop import fit, seed_everything
 
 TEMPERATURE = 0.1
@@ -61,8 +61,7 @@ def contrastive_loss(a: Tensor, b: Tensor) -> Tensor:
 class RefereeTask:
     """What both judges share; ``loss`` is a subclass' own."""
 
-    def __init__(self, network: Trunk, config: TrainConfig, images: ImageSet, ranks: comm.Ranks) -> None:
-        self.images, self.config = images, config
+    def __init__(self, network: Trunk, config: TrainConfig, ranks: comm.Ranks) -> None:
         self.device = comm.device_of(ranks)
         self.engine = make_engine(network.to(self.device), config, ranks)
         self.micro = micro_batch(config, ranks)
@@ -82,15 +81,15 @@ class RefereeTask:
         """Image grids of this step."""
         return {}
 
-    def loss(self, indices: Any) -> Tensor:
+    def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Loss of one micro batch."""
         raise NotImplementedError
 
-    def step(self, indices: Any, step: int, lr: float) -> Mapping[str, Tensor]:
+    def step(self, batch: Mapping[str, Tensor], step: int, lr: float) -> Mapping[str, Tensor]:
         """One optimiser step."""
         losses = []
-        for start in range(0, len(indices), self.micro):
-            loss = self.loss(indices[start : start + self.micro])
+        for micro in micro_batches(batch, self.micro):
+            loss = self.loss(micro)
             self.engine.backward(loss)
             self.engine.step(lr)
             losses.append(loss.detach())
@@ -100,37 +99,51 @@ class RefereeTask:
 class EmotionTask(RefereeTask):
     """Classification with label smoothing."""
 
-    def loss(self, indices: Any) -> Tensor:
+    def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Loss of one micro batch."""
-        faces = augment(self.images.batch(indices)).to(self.device)
-        return F.cross_entropy(
-            self.engine.forward(faces), self.images.labels(indices).to(self.device), label_smoothing=0.05
-        )
+        faces = augment(unit_range(batch["image"])).to(self.device)
+        return F.cross_entropy(self.engine.forward(faces), batch["label"].to(self.device), label_smoothing=0.05)
 
 
-class IdentityTask(RefereeTask):
-    """Two faces of one identity with different expressions attract, others repel."""
+class PairSet:
+    """Each face with another one of the same identity."""
 
-    def __init__(self, network: Trunk, config: TrainConfig, images: ImageSet, ranks: comm.Ranks) -> None:
-        super().__init__(network, config, images, ranks)
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+        self.identities = [entry.identity for entry in images.shards]
         self.views: dict[str, list[int]] = defaultdict(list)
-        for index, sample in enumerate(images.shards.samples):
-            self.views[sample.identity].append(index)
+        for index, identity in enumerate(self.identities):
+            self.views[identity].append(index)
         if all(len(views) < 2 for views in self.views.values()):
             raise UserError(
                 "the identity judge needs two faces of an identity: set data.emotions_per_identity=2 or more."
             )
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     def partner(self, index: int) -> int:
         """The next face of the same identity, itself where it has but one."""
-        views = self.views[self.images.shards.samples[index].identity]
+        views = self.views[self.identities[index]]
         return views[(views.index(index) + 1) % len(views)]
 
-    def loss(self, indices: Any) -> Tensor:
+    def sample(self, index: int) -> Mapping[str, Any]:
+        """image and partner (H, W, 3) uint8; identity: place of its first face, as a number that stands for it."""
+        return {
+            "image": self.images.image(index),
+            "partner": self.images.image(self.partner(index)),
+            "identity": self.views[self.identities[index]][0],
+        }
+
+
+class IdentityTask(RefereeTask):
+    """Two faces of one identity with different expressions attract, others repel."""
+
+    def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Loss of one micro batch."""
         # Two faces of one identity in a batch would be pushed apart: one of them stays.
-        unique = list({self.images.shards.samples[int(i)].identity: int(i) for i in indices}.values())
-        pairs = torch.cat([self.images.batch(unique), self.images.batch([self.partner(i) for i in unique])])
+        unique = list({int(identity): row for row, identity in enumerate(batch["identity"])}.values())
+        pairs = unit_range(torch.cat([batch["image"][unique], batch["partner"][unique]]))
         first, second = self.engine.forward(augment(pairs).to(self.device)).chunk(2)
         return contrastive_loss(first, second)
 
@@ -141,16 +154,17 @@ def run(cfg: TrainRefereeConfig, inputs: Inputs, place: Workplace) -> Outcome:
     comm.set_up(ranks, place.keep)
     images = ImageSet.open([folder / "train" for folder in inputs.many("shards")])
     networks: dict[str, Trunk] = {}
-    plan = (
-        ("emotion", cfg.emotion, EmotionTask, len(EMOTIONS)),
-        ("identity", cfg.identity, IdentityTask, cfg.embed_dim),
+    plan: tuple[tuple[str, TrainConfig, type[RefereeTask], Samples, int], ...] = (
+        ("emotion", cfg.emotion, EmotionTask, images, len(EMOTIONS)),
+        ("identity", cfg.identity, IdentityTask, PairSet(images), cfg.embed_dim),
     )
-    for name, config, task_class, outputs in plan:
+    for name, config, task_class, samples, outputs in plan:
         seed_everything(config.seed)
         networks[name] = Trunk(cfg.channels, outputs)
-        task = task_class(networks[name], config, images, ranks)
-        stream = TrainStream(len(images), config.global_batch_size, config.seed, ranks.rank, ranks.world)
-        if not fit(f"train_referee {name}", task, stream, config, ranks, place.keep / name):
+        task = task_class(networks[name], config, ranks)
+        keep = place.keep / name
+        data = TrainingData(samples, images.shards.labels, config, ranks.rank, ranks.world, keep)
+        if not fit(f"train_referee {name}", task, data, config, ranks, keep):
             return Outcome(stopped=True)
     if not ranks.is_chief:
         return Outcome()

@@ -15,8 +15,8 @@ from affect_hpc.config.train import Precision
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import write_json
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
-from affect_hpc.data.images import ImageSet
-from affect_hpc.data.stream import TrainStream
+from affect_hpc.data.batches import TrainingData
+from affect_hpc.data.images import ImageSet, unit_range
 from affect_hpc.experts.registry import load_perceptual
 from affect_hpc.losses.autoencoding import (
     adaptive_weight,
@@ -31,7 +31,7 @@ from affect_hpc.losses.autoencoding import (
 from affect_hpc.models import first_stage
 from affect_hpc.models.discriminator import PatchDiscriminator
 from affect_hpc.train import comm
-from affect_hpc.train.engine import Engine, make_engine, micro_batch
+from affect_hpc.train.engine import Engine, make_engine, micro_batch, micro_batches
 from affect_hpc.train.loop import fit, seed_everything
 
 log = logging.getLogger(__name__)
@@ -73,8 +73,8 @@ class Autoencoder(nn.Module):
 class VqganTask:
     """Two engines: generator (with codebook) and discriminator."""
 
-    def __init__(self, cfg: TrainVqganConfig, images: ImageSet, ranks: comm.Ranks) -> None:
-        self.cfg, self.images, self.ranks = cfg, images, ranks
+    def __init__(self, cfg: TrainVqganConfig, data: TrainingData, images: ImageSet, ranks: comm.Ranks) -> None:
+        self.cfg, self.data, self.count, self.ranks = cfg, data, len(images), ranks
         self.device = comm.device_of(ranks)
         seed_everything(cfg.train.seed)
         generator = Autoencoder(cfg).to(self.device)
@@ -82,7 +82,7 @@ class VqganTask:
         self.generator = make_engine(generator, cfg.train, ranks)
         self.discriminator = make_engine(discriminator, cfg.train, ranks)
         self.perceptual = None if cfg.perceptual == "none" else load_perceptual(cfg.perceptual, "").distance
-        self.weights = center_weights(images.size, cfg.center_weight, self.device)
+        self.weights = center_weights(images.image(0).shape[0], cfg.center_weight, self.device)
         self.micro = micro_batch(cfg.train, ranks)
 
     @property
@@ -124,13 +124,13 @@ class VqganTask:
             loss = loss + cfg.perceptual_weight * self.perceptual(fake, real).mean()
         return loss
 
-    def step(self, indices: Any, step: int, lr: float) -> Mapping[str, Tensor]:
+    def step(self, batch: Mapping[str, Tensor], step: int, lr: float) -> Mapping[str, Tensor]:
         """One optimiser step."""
         if step == self.cfg.warmup_steps > 0:
-            self.fill_codebook(indices)
+            self.fill_codebook(len(batch["image"]))
         figures: dict[str, list[Tensor]] = {}
-        for start in range(0, len(indices), self.micro):
-            real = self.images.batch(indices[start : start + self.micro]).to(self.device)
+        for micro in micro_batches(batch, self.micro):
+            real = unit_range(micro["image"].to(self.device))
             for name, value in self._micro_step(real, step, lr).items():
                 figures.setdefault(name, []).append(value.detach().float())
         return {name: torch.stack(values).mean() for name, values in figures.items()}
@@ -166,14 +166,15 @@ class VqganTask:
         return figures
 
     @torch.no_grad()
-    def fill_codebook(self, indices: Any) -> None:
+    def fill_codebook(self, batch_size: int) -> None:
         """Replace the codes by encoder outputs of random training faces: all of them are then near to what is used."""
         table = self.net.model.quantize.embedding.weight
         generator = torch.Generator().manual_seed(self.cfg.train.seed + 17)
         pool: list[Tensor] = []
         while sum(len(rows) for rows in pool) < 2 * len(table):
-            chosen = torch.randint(len(self.images), (len(indices),), generator=generator)
-            latents = first_stage.encode(self.net.model, self.images.batch(chosen.numpy()).to(self.device)).float()
+            chosen = torch.randint(self.count, (batch_size,), generator=generator)
+            faces = unit_range(self.data.fetch(chosen.tolist())["image"].to(self.device))
+            latents = first_stage.encode(self.net.model, faces).float()
             pool.append(latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1]))
         rows = torch.cat(pool)
         order = torch.randperm(len(rows), generator=generator)[: len(table)]
@@ -186,7 +187,7 @@ class VqganTask:
         """Image grids of this step."""
         if step % PICTURE_EVERY:
             return {}
-        real = self.images.batch(range(min(8, len(self.images)))).to(self.device)
+        real = unit_range(self.data.fetch(range(min(8, self.count)))["image"].to(self.device))
         fake = first_stage.reconstruct(self.net.model, real)
         return {"reconstruction": make_grid((torch.cat([real, fake]).clamp(-1, 1) + 1) / 2, nrow=len(real))}
 
@@ -228,9 +229,9 @@ def run(cfg: TrainVqganConfig, inputs: Inputs, place: Workplace) -> Outcome:
     ranks = comm.Ranks.of_environment()
     comm.set_up(ranks, place.keep)
     images = ImageSet.open([folder / "train" for folder in inputs.many("shards")])
-    task = VqganTask(cfg, images, ranks)
-    stream = TrainStream(len(images), cfg.train.global_batch_size, cfg.train.seed, ranks.rank, ranks.world)
-    if not fit("train_vqgan", task, stream, cfg.train, ranks, place.keep):
+    data = TrainingData(images, images.shards.labels, cfg.train, ranks.rank, ranks.world, place.keep)
+    task = VqganTask(cfg, data, images, ranks)
+    if not fit("train_vqgan", task, data, cfg.train, ranks, place.keep):
         return Outcome(stopped=True)
     model = task.net.model.eval()
     figures = validate(model, ImageSet.open([folder / "val" for folder in inputs.many("shards")]), task.device)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -171,6 +172,12 @@ class DeepSpeedEngine:
 def micro_batch(config: TrainConfig, ranks: Ranks) -> int:
     """Samples of one forward pass on one rank."""
     return config.micro_batch_size or config.global_batch_size // ranks.world
+
+
+def micro_batches(batch: Mapping[str, Tensor], size: int) -> Iterator[Mapping[str, Tensor]]:
+    """A batch in slices of ``size`` samples."""
+    for start in range(0, len(next(iter(batch.values()))), size):
+        yield {name: tensor[start : start + size] for name, tensor in batch.items()}
 
 
 def make_engine(module: nn.Module, config: TrainConfig, ranks: Ranks) -> Engine:

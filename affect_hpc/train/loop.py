@@ -5,7 +5,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,11 +26,15 @@ from affect_hpc.train.optim import lr_factor
 log = logging.getLogger(__name__)
 
 
-class Stream(Protocol):
-    """Which samples this rank takes at which point of the training."""
+Batch = Mapping[str, Tensor]
+"""Name -> (B, ...)"""
 
-    def indices(self, samples_seen: int) -> Any:
-        """This rank's share of the global batch that starts after ``samples_seen`` samples."""
+
+class Data(Protocol):
+    """What this rank is trained on."""
+
+    def after(self, samples_seen: int) -> Iterator[Batch]:
+        """This rank's share of each global batch from here to the end of the training."""
         ...
 
 
@@ -41,7 +45,7 @@ class Task(Protocol):
         """The networks with their optimisers, by name."""
         ...
 
-    def step(self, indices: Any, step: int, lr: float) -> Mapping[str, Tensor]:
+    def step(self, batch: Batch, step: int, lr: float) -> Mapping[str, Tensor]:
         """One optimiser step on these samples; returns figures (means over this rank's samples)."""
         ...
 
@@ -65,7 +69,7 @@ def seed_everything(seed: int, rank: int = 0) -> None:
     torch.manual_seed(seed * 1000 + rank)
 
 
-def fit(label: str, task: Task, stream: Stream, config: TrainConfig, ranks: Ranks, keep: Path) -> bool:
+def fit(label: str, task: Task, data: Data, config: TrainConfig, ranks: Ranks, keep: Path) -> bool:
     """Train until ``samples_total``; returns False when it was asked to stop before that, with its state saved.
 
     Resumes from the last good checkpoint below ``keep``; bit for bit the same as a run that was never stopped, on the
@@ -85,10 +89,10 @@ def fit(label: str, task: Task, stream: Stream, config: TrainConfig, ranks: Rank
     writer = SummaryWriter(str(keep / "tensorboard"), purge_step=seen) if ranks.is_chief else None
     began, logged, checked = time.monotonic(), seen, seen // batch
     with STOP.at_boundaries(), Progress(label, config.samples_total, "sample", start=seen) as progress:
-        while seen < config.samples_total:
+        for share in data.after(seen):
             step = seen // batch
             lr = config.lr * lr_factor(config.lr_schedule, seen / config.samples_total)
-            figures = task.step(stream.indices(seen), step, lr)
+            figures = task.step(share, step, lr)
             seen += batch
             last = seen >= config.samples_total
             stop = any_rank(bool(STOP))

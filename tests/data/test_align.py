@@ -105,6 +105,7 @@ def test_the_box_is_square_centred_and_widened_by_the_margin() -> None:
     points = np.array([[10.0, 20.0], [110.0, 80.0]])
     assert align.landmark_box(points, 0.0) == Box(10, 0, 100)
     assert align.landmark_box(points, 0.1) == Box(0, -10, 120)
+    assert align.landmark_box(points, 0.0, margin_px=10) == Box(0, -10, 120)
 
 
 def test_a_box_past_the_border_is_filled_by_reflection() -> None:
@@ -112,13 +113,40 @@ def test_a_box_past_the_border_is_filled_by_reflection() -> None:
     padded = np.pad(image, ((50, 50), (50, 50), (0, 0)), mode="symmetric")
     for box in (Box(-7, -3, 24), Box(5, 15, 40), Box(-45, -20, 60)):
         expected = padded[50 + box.top :, 50 + box.left :][: box.side, : box.side]
-        np.testing.assert_array_equal(align.cut(image, box, box.side), expected)
+        np.testing.assert_array_equal(align.cut(image, align.edges_of(box), box.side), expected)
+        left, top, right, bottom = align.edges_inside(box, image)
+        assert (left, top) == (max(box.left, 0), max(box.top, 0))
+        assert (right, bottom) == (min(box.left + box.side, 20), min(box.top + box.side, 30))
+
+
+@pytest.mark.parametrize("box", [Box(500, 7, 9), Box(-90, -90, 9), Box(19, 29, 1)])
+def test_of_a_box_outside_the_image_a_pixel_is_left(box: Box) -> None:
+    left, top, right, bottom = align.edges_inside(box, np.zeros((30, 20, 3), np.uint8))
+    assert 0 <= left < right <= 20 and 0 <= top < bottom <= 30
 
 
 def test_a_box_knows_where_points_lie_in_it() -> None:
     box = Box(13, -8, 150)
-    np.testing.assert_allclose(
-        box.to_crop(np.array([[13.0, -8.0], [163, 142], [88, 67]]), 64), [[0, 0], [64, 64], [32, 32]]
-    )
+    matrix = align.cut_matrix(align.edges_of(box), 64)
+    points = np.array([[13.0, -8.0], [163, 142], [88, 67]])
+    np.testing.assert_allclose(align.apply(matrix, points), [[0, 0], [64, 64], [32, 32]], atol=1e-12)
+    stretched = align.cut_matrix((10, 0, 20, 40), 64)
+    np.testing.assert_allclose(align.apply(stretched, np.array([[20.0, 40.0], [15, 10]])), [[64, 64], [32, 16]])
     assert box.share_inside(np.array([[13.0, -8.0], [162.9, 0.0], [163.0, 0.0], [20.0, -9.0]])) == 0.5
     assert box.distance_to((88, 67, 88, 67)) == 0
+
+
+def test_maps_are_chained_from_right_to_left() -> None:
+    points = np.random.default_rng(3).uniform(0, 50, (5, 2))
+    first, second = align.rotation(0.4, (3, 9)), align.cut_matrix((2, 5, 30, 61), 100)
+    both = align.apply(align.chained(second, first), points)
+    np.testing.assert_allclose(both, align.apply(second, align.apply(first, points)))
+
+
+def test_truncated_levels_are_at_most_one_below_rounded_ones() -> None:
+    image = np.random.default_rng(4).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    rounded = align.resize(image, 23, 31).astype(int)
+    truncated = align.resize(image, 23, 31, truncate=True).astype(int)
+    assert rounded.shape == (31, 23, 3)
+    assert set(np.unique(rounded - truncated)) == {0, 1}
+    assert abs((rounded - truncated).mean() - 0.5) < 0.05

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from affect_hpc.config.data import DemoDataConfig
+from affect_hpc.config.corpora import DemoDataConfig
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
 from affect_hpc.data.demo.source import VAL_IDENTITY, DemoSource
@@ -17,7 +17,7 @@ def source(train: int = 24, val: int = 12, each: int = 2, per_shard: int = 10, s
 
 
 def faces(corpus: DemoSource) -> list[Face]:
-    return [face for plan in corpus.shards() for face in corpus.faces(plan)]
+    return [face for plan in corpus.shards() for face in corpus.samples(plan)]
 
 
 def test_shards_cut_the_splits_in_order() -> None:

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from affect_hpc.config import corpus
-from affect_hpc.config.data import AlignConfig, FolderDataConfig, LabelFrom, OnBadFile
+from affect_hpc.config import files
+from affect_hpc.config.corpora import FolderDataConfig, LabelFrom
+from affect_hpc.config.data import AlignConfig, OnBadFile
 from affect_hpc.core.errors import UserError
 from affect_hpc.data import media
 from affect_hpc.data.align import CANONICAL, LEFT_EYE, MOUTH_CORNERS, RIGHT_EYE, Points
@@ -78,13 +79,13 @@ def source(root: Path, **changes: object) -> FolderSource:
         "align": AlignConfig(landmarks="dlib"),
     }
     config = FolderDataConfig(**(values | changes))  # type: ignore[arg-type]
-    return FolderSource(config, Cropper(config.align, SIDE, Squares()))
+    return FolderSource(config, Cropper(config.align, SIDE, landmarks=Squares()))
 
 
 def all_faces(folder: FolderSource) -> dict[str, list[Face]]:
     faces: dict[str, list[Face]] = {"train": [], "val": []}
     for plan in folder.shards():
-        faces[plan.split] += folder.faces(plan)
+        faces[plan.split] += folder.samples(plan)
     return faces
 
 
@@ -109,7 +110,7 @@ def test_photos_and_videos_become_faces_with_the_labels_of_their_folders(tmp_pat
     assert not {face.identity for face in faces["train"]} & {face.identity for face in faces["val"]}
     assert faces["val"] and faces["train"]
     folder.verdict()
-    assert folder.findings() == {}
+    assert folder.findings.counts() == {}
 
 
 def test_a_shard_is_the_same_whatever_was_made_before_it(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_a_shard_is_the_same_whatever_was_made_before_it(tmp_path: Path) -> None
     together = source(tmp_path, samples_per_shard=10)
     for plan in reversed(plans):
         alone = source(tmp_path, samples_per_shard=10)
-        for one, other in zip(alone.faces(plan), together.faces(plan), strict=True):
+        for one, other in zip(alone.samples(plan), together.samples(plan), strict=True):
             assert one.key == other.key
             np.testing.assert_array_equal(one.image, other.image)
 
@@ -146,8 +147,7 @@ def test_bad_files_are_all_named_together(tmp_path: Path) -> None:
     faces = all_faces(skipping)
     skipping.verdict()
     assert sorted(face.source for face in faces["train"] + faces["val"]) == ["good1.png", "good2.png"]
-    assert skipping.findings() == {"file left out": 5}
-    assert list(skipping.left_out()) == ["cut.jpg", "dark.mp4", "empty.webp", "nobody.png", "words.mp4"]
+    assert sorted(skipping.findings.left_out()) == ["cut.jpg", "dark.mp4", "empty.webp", "nobody.png", "words.mp4"]
 
 
 def test_a_video_that_breaks_off_is_a_bad_file(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_of_several_faces_the_largest_is_taken_and_counted(tmp_path: Path) -> No
     faces = all_faces(folder)
     (face,) = [face for face in faces["train"] + faces["val"] if face.source == "two.png"]
     assert face.image.mean() == pytest.approx(180, abs=2)
-    assert folder.findings() == {"photo with several faces, the largest taken": 1}
+    assert folder.findings.counts() == {"photo with several faces, the largest taken": 1}
 
 
 @pytest.mark.parametrize("fixed", [True, False])
@@ -199,9 +199,20 @@ def test_a_face_that_leaves_the_fixed_box_of_its_clip_is_left_out(tmp_path: Path
     folder = source(tmp_path, align=AlignConfig(landmarks="dlib", fixed_box=fixed))
     faces = all_faces(folder)
     seen = sum(face.source.startswith("walk") for face in faces["train"] + faces["val"])
-    gone = folder.findings().get("frame whose face left the clip's box", 0)
+    gone = folder.findings.counts().get("frame whose face left the clip's box", 0)
     assert seen + gone == 12
     assert (gone > 4) if fixed else (gone == 0)
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_tiny_faces_are_listed_and_left_out_if_so_wished(tmp_path: Path, drop: bool) -> None:
+    for number in range(3):
+        write_photo(tmp_path / f"{number}.png")
+    folder = source(tmp_path, align=AlignConfig(landmarks="dlib", tiny_px=300, drop_tiny=drop))
+    faces = all_faces(folder)
+    assert len(faces["train"] + faces["val"]) == (0 if drop else 3)
+    assert folder.findings.counts() == {"face smaller than 300 px": 3}
+    assert set(folder.findings.left_out()) == ({"0.png", "1.png", "2.png"} if drop else set())
 
 
 def test_the_box_of_a_clip_comes_from_its_first_frame_with_a_face(tmp_path: Path) -> None:
@@ -211,7 +222,7 @@ def test_the_box_of_a_clip_comes_from_its_first_frame_with_a_face(tmp_path: Path
     faces = all_faces(folder)
     numbers = [face.source for face in faces["train"] + faces["val"] if face.source.startswith("late")]
     assert numbers == [f"late.mp4#{i}" for i in range(3, 8)]
-    assert folder.findings() == {"frame without a face": 3}
+    assert folder.findings.counts() == {"frame without a face": 3}
 
 
 @pytest.mark.parametrize("count", [1, 99, 100, 101, 4800])
@@ -261,11 +272,11 @@ def test_huge_images_are_refused_before_they_are_decoded(tmp_path: Path, monkeyp
 
 def test_an_absent_or_empty_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.root=.*nowhere does not exist: give the folder"):
-        corpus.list_files(str(tmp_path / "nowhere"))
+        files.list_files(str(tmp_path / "nowhere"))
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / ".hidden.jpg").write_text("x")
     with pytest.raises(UserError, match=r"holds no photo and no video, only other files \(\.txt\): put files jpg"):
-        corpus.list_files(str(tmp_path))
+        files.list_files(str(tmp_path))
 
 
 def test_folders_that_name_no_emotion_are_named_with_the_valid_ones(tmp_path: Path) -> None:
@@ -281,15 +292,15 @@ def test_the_digest_is_of_names_and_contents(tmp_path: Path, monkeypatch: pytest
     first, cache = tmp_path / "first", tmp_path / "cache.json"
     write_photo(first / "a.png")
     write_photo(first / "sub" / "b.png", square(50))
-    digest = corpus.corpus_digest(str(first), cache)
+    digest = files.corpus_digest(str(first), cache)
     shutil.copytree(first, tmp_path / "copy")
-    assert corpus.corpus_digest(str(tmp_path / "copy"), cache) == digest
+    assert files.corpus_digest(str(tmp_path / "copy"), cache) == digest
     (first / "note.txt").write_text("not part of the corpus")
     with monkeypatch.context() as context:
-        context.setattr(corpus, "sha256_file", lambda _: pytest.fail("read a file that has not changed"))
-        assert corpus.corpus_digest(str(first), cache) == digest
+        context.setattr(files, "sha256_file", lambda _: pytest.fail("read a file that has not changed"))
+        assert files.corpus_digest(str(first), cache) == digest
     (first / "a.png").rename(first / "c.png")
-    renamed = corpus.corpus_digest(str(first), cache)
+    renamed = files.corpus_digest(str(first), cache)
     write_photo(first / "c.png", square(60))
-    changed = corpus.corpus_digest(str(first), cache)
+    changed = files.corpus_digest(str(first), cache)
     assert len({digest, renamed, changed}) == 3

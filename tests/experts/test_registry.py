@@ -104,7 +104,7 @@ def test_auto_takes_the_thesis_network_where_it_is_and_else_the_packaged_one(
 
 def test_the_plan_side_never_imports_torch() -> None:
     code = (
-        "import sys, affect_hpc.config.available as a, affect_hpc.config.corpus; a.packaged.missing('dlib');"
+        "import sys, affect_hpc.config.available as a, affect_hpc.config.files; a.packaged.missing('dlib');"
         "a.packaged.missing('lpips'); assert 'torch' not in sys.modules and 'dlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from affect_hpc.config import corpora
 from affect_hpc.config.cluster import ClusterConfig
 from affect_hpc.config.compose import collect
 from affect_hpc.config.root import Config
@@ -22,7 +23,9 @@ def no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_weights_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine has installed changes no plan."""
     monkeypatch.setattr(plans, "settle_perceptual", lambda name: "efficientnet_lite0" if name == "auto" else name)
-    monkeypatch.setattr(plans, "settle_landmarks", lambda name: "dlib" if name == "auto" else name)
+    monkeypatch.setattr(corpora, "settle_landmarks", lambda name: "dlib" if name == "auto" else name)
+    monkeypatch.setattr(plans, "speech_digest", lambda network: network)
+    monkeypatch.setattr(corpora, "check_expert", lambda *names: None)
     monkeypatch.setattr(plans, "check_experts", lambda *names: None)
 
 

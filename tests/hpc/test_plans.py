@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from affect_hpc.config.cluster import ClusterConfig
-from affect_hpc.config.data import FolderDataConfig, LabelFrom
+from affect_hpc.config.corpora import FolderDataConfig, LabelFrom
 from affect_hpc.config.model import UnetConfig
 from affect_hpc.config.root import Config
 from affect_hpc.core.emotions import TARGETS

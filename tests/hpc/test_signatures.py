@@ -16,7 +16,6 @@ from affect_hpc.config.compose import collect
 from affect_hpc.core.hashing import canonical, digest
 from affect_hpc.core.io import read_json, write_json
 from affect_hpc.hpc.catalog import CATALOG
-from affect_hpc.hpc.graph import Graph
 from affect_hpc.hpc.plans import plan
 
 TABLE = Path(__file__).with_name("golden_signatures.json")
@@ -36,11 +35,12 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def signatures_of_defaults(store: Path) -> dict[str, dict[str, Any]]:
-    """Name of a node -> its signature, version and config, for the default point with all networks trained."""
+    """Name of a node -> its signature, version and config, for the default points of faces and of clips."""
     (point,) = collect(["data=demo", "use.first_stage=train", "use.ldm=train", f"store={store}"])
+    (clips,) = collect(["data=demo_clips", "data.voice=tones", "stage=precompute_audio", f"store={store}"])
     graph, (nodes,) = plan([point])
-    assert isinstance(graph, Graph)
-    named = {**nodes, "report": graph.targets[0]}
+    _, (of_clips,) = plan([clips])
+    named = {**nodes, "report": graph.targets[0], "precompute_audio": of_clips["precompute_audio"]}
     return {
         name: {
             "signature": node.signature,

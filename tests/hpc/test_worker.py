@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from toy_graph import finish
 
-from affect_hpc.config.data import DemoDataConfig
+from affect_hpc.config.corpora import DemoDataConfig
 from affect_hpc.config.root import Config
 from affect_hpc.config.stages import PrepareShardsConfig
 from affect_hpc.core.errors import UserError

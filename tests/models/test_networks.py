@@ -86,7 +86,7 @@ def test_channel_normalisation_gives_unit_variance_and_is_undone() -> None:
         torch.randn(64, 3, 8, 8) * torch.tensor([1.4, 1.3, 0.3])[:, None, None]
         + torch.tensor([1.0, 0, -2])[:, None, None]
     )
-    norm = LatentNorm.of(LatentConfig(LatentScale.per_channel), latents)
+    norm = LatentNorm.of(LatentConfig(LatentScale.per_channel), 3, latents.split(10))
     z = norm.normalise(latents)
     torch.testing.assert_close(z.mean(dim=(0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(z.std(dim=(0, 2, 3)), torch.ones(3), rtol=0, atol=1e-4)
@@ -95,7 +95,7 @@ def test_channel_normalisation_gives_unit_variance_and_is_undone() -> None:
 
 def test_fixed_scale_multiplies() -> None:
     latents = torch.randn(2, 3, 4, 4)
-    norm = LatentNorm.of(LatentConfig(LatentScale.fixed, 0.18), latents)
+    norm = LatentNorm.of(LatentConfig(LatentScale.fixed, 0.18), 3, [])
     torch.testing.assert_close(norm.normalise(latents), latents * 0.18)
 
 

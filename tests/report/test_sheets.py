@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from affect_hpc.core.emotions import EMOTIONS
-from affect_hpc.data.shards import Sample
+from affect_hpc.data.shards import Entry
 from affect_hpc.report import sheets
 from affect_hpc.report.gallery import choose
 from affect_hpc.report.sheets import Cell, Column, contact_sheet
@@ -39,8 +39,8 @@ def test_png_keeps_every_pixel() -> None:
         assert np.array_equal(np.asarray(again)[top : top + 128, left : left + 128], noise)
 
 
-def sample(key: str, emotion: str, identity: str) -> Sample:
-    return Sample(key, {"label": EMOTIONS.index(emotion), "identity": identity}, {})
+def sample(key: str, emotion: str, identity: str) -> Entry:
+    return Entry(key, {"label": EMOTIONS.index(emotion), "identity": identity}, {})
 
 
 def test_choice_takes_each_label_in_turn_and_new_people_first() -> None:

@@ -1,13 +1,15 @@
 """Corpus to shards: the same bytes however the work is divided, and a manifest that counts what was left out."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from affect_hpc.config.data import DemoDataConfig, FolderDataConfig, LabelFrom
+from affect_hpc.config.corpora import DemoDataConfig, FolderDataConfig, LabelFrom
 from affect_hpc.config.stages import PrepareShardsConfig
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
@@ -15,9 +17,10 @@ from affect_hpc.core.io import read_json, sha256_file
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
 from affect_hpc.data.codec import decode_png
 from affect_hpc.data.shards import ShardSet
-from affect_hpc.data.source import Face, ShardPlan
+from affect_hpc.data.source import Face, Findings, ShardPlan
 from affect_hpc.stages import prepare_shards
 
+WORDS = "a.jpg cannot be read: mend it."
 DEMO = DemoDataConfig("demo", 64, 10, train_samples=24, val_samples=12)
 
 
@@ -30,7 +33,7 @@ def prepared(folder: Path, config: DemoDataConfig | FolderDataConfig, part: int 
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     outcome = prepared(folder, DEMO)
-    assert outcome.summary == {"faces": 36, "left_out": 0} and not outcome.stopped
+    assert outcome.summary == {"samples": 36, "left_out": 0} and not outcome.stopped
     return folder
 
 
@@ -55,13 +58,13 @@ def test_shards_of_the_parts_open_as_one_set(whole: Path, tmp_path: Path) -> Non
     for part, folder in enumerate(folders):
         prepared(folder, DEMO, part, 3)
     one, many = ShardSet.open([whole / "train"]), ShardSet.open([folder / "train" for folder in folders])
-    assert [sample.key for sample in one.samples] == [sample.key for sample in many.samples]
+    assert [sample.key for sample in one] == [sample.key for sample in many]
 
 
 def test_shards_hold_what_the_corpus_draws(whole: Path) -> None:
     val = ShardSet.open([whole / "val"])
     assert len(val) == 12 and len(ShardSet.open([whole / "train"])) == 24
-    for i, sample in enumerate(val.samples):
+    for i, sample in enumerate(val):
         own = decode_png(val.read(i, "png"))
         np.testing.assert_array_equal(decode_png(val.read(i, f"truth_{EMOTIONS[sample.label]}.png")), own)
 
@@ -73,7 +76,8 @@ def test_the_manifest_counts(whole: Path) -> None:
     assert {name: count for name, count in manifest["counts"].items() if name.startswith("train")} == {
         f"train/{emotion}": 3 for emotion in EMOTIONS
     }
-    assert manifest["labels"] == "given by the corpus" and manifest["left_out"] == {}
+    assert manifest["labels"] == "given by the corpus" and manifest["findings"] == {}
+    assert (whole / "findings.jsonl").read_text() == ""
 
 
 class FakeSource:
@@ -81,20 +85,19 @@ class FakeSource:
 
     def __init__(self, count: int, verdict: str = "") -> None:
         self.count, self.words = count, verdict
+        self.findings = Findings()
 
     def shards(self) -> list[ShardPlan]:
         return [ShardPlan(split, "shard-00000", tuple(range(self.count)), self.count) for split in ("train", "val")]
 
-    def faces(self, shard: ShardPlan) -> Iterator[Face]:
+    def samples(self, shard: ShardPlan) -> Iterator[Face]:
+        self.findings.leave_out(f"{shard.split}/last.jpg", "no face")
         for number in shard.units:
             image = np.full((64, 64, 3), number % 8, np.uint8)
             yield Face(f"{shard.split}-{number}", image, None, "someone", "file")
 
-    def findings(self) -> dict[str, int]:
-        return {"no face": 1}
-
-    def left_out(self) -> dict[str, str]:
-        return {"last.jpg": "no face"}
+    def facts(self) -> dict[str, Any]:
+        return {"published": 41}
 
     def verdict(self) -> None:
         if self.words:
@@ -124,19 +127,21 @@ def pseudo() -> FolderDataConfig:
 
 def test_the_labeller_fills_in_what_the_corpus_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judge = FakeJudge()
-    monkeypatch.setattr(prepare_shards, "source_of", lambda config: FakeSource(20))
+    monkeypatch.setitem(prepare_shards.SOURCES, FolderDataConfig, lambda config: FakeSource(20))
     monkeypatch.setattr(prepare_shards, "load_emotion", lambda *words: judge)
-    assert prepared(tmp_path / "out", pseudo()).summary == {"faces": 40, "left_out": 1}
+    assert prepared(tmp_path / "out", pseudo()).summary == {"samples": 40, "left_out": 2}
     train = ShardSet.open([tmp_path / "out" / "train"])
-    assert [sample.label for sample in train.samples] == [number % 8 for number in range(20)]
+    assert [sample.label for sample in train] == [number % 8 for number in range(20)]
     assert judge.batches == [16, 4, 16, 4], "a shard's faces make the same batches whatever stands beside it"
     manifest = read_json(tmp_path / "out" / "manifest.json")
     assert manifest["labels"] == "fake"
-    assert manifest["findings"] == {"no face": 1} and manifest["left_out"] == {"last.jpg": "no face"}
+    assert manifest["findings"] == {"no face": 2} and manifest["facts"] == {"published": 41}
+    listed = [json.loads(line) for line in (tmp_path / "out" / "findings.jsonl").read_text().splitlines()]
+    assert listed == [{"source": f"{split}/last.jpg", "reason": "no face", "used": "no"} for split in ("train", "val")]
 
 
 def test_the_verdict_of_the_corpus_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_shards, "source_of", lambda config: FakeSource(3, "a.jpg cannot be read: mend it."))
+    monkeypatch.setitem(prepare_shards.SOURCES, FolderDataConfig, lambda config: FakeSource(3, WORDS))
     monkeypatch.setattr(prepare_shards, "load_emotion", lambda *words: FakeJudge())
     with pytest.raises(UserError, match=r"a\.jpg cannot be read"):
         prepared(tmp_path / "out", pseudo())
@@ -144,7 +149,7 @@ def test_the_verdict_of_the_corpus_ends_the_run(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_empty_split_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_shards, "source_of", lambda config: FakeSource(0))
+    monkeypatch.setitem(prepare_shards.SOURCES, FolderDataConfig, lambda config: FakeSource(0))
     monkeypatch.setattr(prepare_shards, "load_emotion", lambda *words: FakeJudge())
-    with pytest.raises(UserError, match="no usable face is left in the train split"):
+    with pytest.raises(UserError, match="nothing usable is left in the train split"):
         prepared(tmp_path / "out", pseudo())

@@ -27,9 +27,7 @@ def members(chain: Chain, names: list[str]) -> dict[str, bytes]:
     """All members of all samples in some runs' shards."""
     shards = ShardSet.open([chain.out(name) for name in names])
     return {
-        f"{sample.key}.{member}": shards.read(i, member)
-        for i, sample in enumerate(shards.samples)
-        for member in sample.members
+        f"{sample.key}.{member}": shards.read(i, member) for i, sample in enumerate(shards) for member in sample.members
     }
 
 
@@ -43,7 +41,7 @@ def test_encoded_latents_are_the_unquantised_ones_of_the_face_and_its_mirror_ima
     )
     faces = ShardSet.open([chain.out("prepare_shards") / "train"])
     latents = ShardSet.open([chain.out("encode-flip")])
-    assert [sample.key for sample in latents.samples] == [sample.key for sample in faces.samples]
+    assert [sample.key for sample in latents] == [sample.key for sample in faces]
     model = first_stage.load(chain.out("train_vqgan"))
     for i in (0, 31):
         image = images_to_tensor([decode_png(faces.read(i, "png"))])
@@ -84,9 +82,7 @@ def test_the_first_samples_are_the_same_with_fewer_samples(chain: Chain) -> None
 def test_an_edit_holds_every_target_and_the_round_trip(chain: Chain) -> None:
     (name,) = edit(chain, "-members")
     shards = ShardSet.open([chain.out(name)])
-    assert {frozenset(sample.members) for sample in shards.samples} == {
-        frozenset({"happy.png", "sad.png", "round_trip.png"})
-    }
+    assert {frozenset(sample.members) for sample in shards} == {frozenset({"happy.png", "sad.png", "round_trip.png"})}
     described = read_json(chain.out(name) / "edit.json")
     assert (described["gamma"], described["encode_gamma"], described["t0"]) == (1, 1, 500)
 
@@ -104,7 +100,7 @@ def test_with_a_network_that_ignores_its_input_the_round_trip_is_the_reconstruct
     chain.run("manipulate", "manipulate-still", latents="invert-still", **networks)
     chain.run("reconstruct", "reconstruct-still", shards="prepare_shards", first_stage="train_vqgan")
     made, expected = members(chain, ["manipulate-still"]), members(chain, ["reconstruct-still"])
-    for key in (sample.key for sample in ShardSet.open([chain.out("manipulate-still")]).samples):
+    for key in (sample.key for sample in ShardSet.open([chain.out("manipulate-still")])):
         a, b = decode_png(made[f"{key}.round_trip.png"]), decode_png(expected[f"{key}.reconstruction.png"])
         assert np.abs(a.astype(int) - b).max() <= 1
 
@@ -137,15 +133,15 @@ def test_reconstructions_are_what_the_first_stage_makes(chain: Chain) -> None:
     model = first_stage.load(chain.out("train_vqgan"))
     image = images_to_tensor([decode_png(faces.read(3, "png"))])
     (expected,) = tensor_to_images(first_stage.reconstruct(model, image))
-    got = decode_png(made.read(made.index_of(faces.samples[3].key), "reconstruction.png"))
+    got = decode_png(made.read(made.index_of(faces[3].key), "reconstruction.png"))
     assert np.abs(got.astype(int) - expected).max() <= 1
 
 
 def test_labels_travel_with_the_latents(chain: Chain) -> None:
     faces = ShardSet.open([chain.out("prepare_shards") / "train"])
     latents = ShardSet.open([chain.out("encode_latents")])
-    assert [sample.label for sample in latents.samples] == [sample.label for sample in faces.samples]
-    assert {sample.label for sample in latents.samples} == set(range(len(EMOTIONS)))
+    assert [sample.label for sample in latents] == [sample.label for sample in faces]
+    assert {sample.label for sample in latents} == set(range(len(EMOTIONS)))
 
 
 def test_a_missing_network_is_a_clear_error(chain: Chain, tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
 """The first stage's two engines: same steps as plain differentiation, in every ZeRO stage, with accumulation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from ml_world import Chain, smoke_stages
@@ -14,6 +13,7 @@ from affect_hpc.config.stages import GanLoss, TrainVqganConfig
 from affect_hpc.config.train import EngineName
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.stop import STOP
+from affect_hpc.data.batches import TrainingData
 from affect_hpc.data.images import ImageSet
 from affect_hpc.models import first_stage
 from affect_hpc.stages import train_vqgan
@@ -51,6 +51,15 @@ def config() -> TrainVqganConfig:
     )
 
 
+def made(config: TrainVqganConfig, images: ImageSet) -> VqganTask:
+    data = TrainingData(images, images.shards.labels, config.train, 0, 1, Path())
+    return VqganTask(config, data, images, comm.Ranks())
+
+
+def batch(task: VqganTask, first: int = 0) -> Mapping[str, Tensor]:
+    return task.data.fetch(range(first, first + 8))
+
+
 def reference_step(task: VqganTask, real: Tensor) -> tuple[dict[str, Tensor], float]:
     """Gradients of the generator's full loss and the adaptive weight, by differentiating through everything."""
     cfg, net, judge = task.cfg, task.net, task.discriminator.module
@@ -72,10 +81,10 @@ def reference_step(task: VqganTask, real: Tensor) -> tuple[dict[str, Tensor], fl
 def test_the_generator_gets_the_gradients_of_its_full_loss(
     config: TrainVqganConfig, images: ImageSet, loss: GanLoss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = VqganTask(replace(config, gan_loss=loss), images, comm.Ranks())
+    task = made(replace(config, gan_loss=loss), images)
     expected, weight = reference_step(task, images.batch(range(8)))
     monkeypatch.setattr(task.generator, "step", lambda lr: None)
-    figures = task.step(np.arange(8), 0, LR)
+    figures = task.step(batch(task), 0, LR)
     assert float(figures["adv_weight"]) == pytest.approx(weight, rel=1e-4)
     for name, gradient in expected.items():
         ours = dict(task.net.named_parameters())[name].grad
@@ -84,7 +93,7 @@ def test_the_generator_gets_the_gradients_of_its_full_loss(
 
 
 def test_the_discriminator_never_feels_the_generators_step(config: TrainVqganConfig, images: ImageSet) -> None:
-    task = VqganTask(config, images, comm.Ranks())
+    task = made(config, images)
     seen: list[Tensor] = []
     backward = task.discriminator.backward
 
@@ -94,15 +103,15 @@ def test_the_discriminator_never_feels_the_generators_step(config: TrainVqganCon
         backward(loss)
 
     task.discriminator.backward = watched  # type: ignore[method-assign]
-    task.step(np.arange(8), 0, LR)
+    task.step(batch(task), 0, LR)
     assert len(seen) == 1
 
 
 def trained(config: TrainVqganConfig, images: ImageSet, steps: int) -> dict[str, Tensor]:
     comm.set_up(comm.Ranks(), Path())
-    task = VqganTask(config, images, comm.Ranks())
+    task = made(config, images)
     for step in range(steps):
-        task.step(np.arange(8) + 8 * step, step, LR)
+        task.step(batch(task, 8 * step), step, LR)
     nets = {"generator": task.net, "discriminator": task.discriminator.module}
     return {f"{name}.{key}": value.clone() for name, net in nets.items() for key, value in net.named_parameters()}
 
@@ -126,9 +135,9 @@ def test_deepspeed_makes_the_steps_of_torch_alone(
 
 
 def test_filling_the_codebook_puts_codes_where_latents_are(config: TrainVqganConfig, images: ImageSet) -> None:
-    task = VqganTask(replace(config, warmup_steps=1), images, comm.Ranks())
+    task = made(replace(config, warmup_steps=1), images)
     before = task.net.model.quantize.embedding.weight.clone()
-    task.fill_codebook(np.arange(8))
+    task.fill_codebook(8)
     codes = task.net.model.quantize.embedding.weight.detach()
     assert not torch.equal(before, codes)
     with torch.no_grad():
@@ -142,10 +151,10 @@ def test_a_stopped_training_ends_as_one_that_was_not(chain: Chain, monkeypatch: 
     chain.run("train_vqgan", "vqgan-whole", shards="prepare_shards")
     step = VqganTask.step
 
-    def stopping(self: VqganTask, indices: object, number: int, lr: float) -> object:
+    def stopping(self: VqganTask, share: Mapping[str, Tensor], number: int, lr: float) -> object:
         if number == 3:
             STOP.received = 10  # type: ignore[assignment]
-        return step(self, indices, number, lr)
+        return step(self, share, number, lr)
 
     monkeypatch.setattr(VqganTask, "step", stopping)
     assert chain.run("train_vqgan", "vqgan-halves", shards="prepare_shards").stopped

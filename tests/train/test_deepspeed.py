@@ -84,7 +84,7 @@ def test_weights_that_were_set_survive_the_next_step(stage: int) -> None:
         for parameter in task.engine.module.parameters():
             parameter.fill_(0.5)
     task.engine.weights_changed()
-    task.step([0, 1, 2, 3, 4, 5, 6, 7], 0, 1e-6)
+    task.step({"x": torch.randn(8, 4), "index": torch.arange(8)}, 0, 1e-6)
     for parameter in task.engine.module.parameters():
         torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, 0.5), rtol=0, atol=1e-4)
 

@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from affect_hpc.config.train import EngineName, LrSchedule, Precision, TrainConfig
 from affect_hpc.core.stop import STOP
-from affect_hpc.data.stream import TrainStream
+from affect_hpc.data.batches import TrainingData
 from affect_hpc.train import comm
 from affect_hpc.train.ema import Ema
-from affect_hpc.train.engine import Engine, make_engine
+from affect_hpc.train.engine import Engine, make_engine, micro_batches
 from affect_hpc.train.loop import fit, seed_everything
 
 ALONE = comm.Ranks()
@@ -29,6 +30,16 @@ CONFIG = TrainConfig(
     save_every=2,
     keep_checkpoints=3,
 )
+
+
+class Waves:
+    """Twenty samples of four numbers."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def sample(self, index: int) -> Mapping[str, Any]:
+        return {"x": np.sin(np.arange(4) * (index + 1.0)).astype(np.float32), "index": index}
 
 
 class ToyTask:
@@ -57,12 +68,12 @@ class ToyTask:
     def pictures(self, step: int) -> Mapping[str, Tensor]:
         return {}
 
-    def step(self, indices: Any, step: int, lr: float) -> Mapping[str, Tensor]:
+    def step(self, batch: Mapping[str, Tensor], step: int, lr: float) -> Mapping[str, Tensor]:
         self.engine.module.train(self.dropout)
-        self.seen += [int(index) for index in indices]
+        self.seen += batch["index"].tolist()
         losses = []
-        for start in range(0, len(indices), self.micro):
-            x = torch.stack([torch.sin(torch.arange(4) * (int(i) + 1.0)) for i in indices[start : start + self.micro]])
+        for micro in micro_batches(batch, self.micro):
+            x = micro["x"]
             loss = ((self.engine.forward(x) - x.sum(dim=1, keepdim=True)) ** 2).mean()
             if step == self.poison_at:
                 loss = loss * float("nan")
@@ -82,8 +93,8 @@ class ToyTask:
 
 
 def train(keep: Path, task: ToyTask, config: TrainConfig = CONFIG, ranks: comm.Ranks = ALONE) -> bool:
-    stream = TrainStream(20, config.global_batch_size, config.seed, ranks.rank, ranks.world)
-    return fit("toy", task, stream, config, ranks, keep)
+    data = TrainingData(Waves(), np.zeros(20, np.int64), config, ranks.rank, ranks.world, keep)
+    return fit("toy", task, data, config, ranks, keep)
 
 
 def deepspeed_config(stage: int, **changes: Any) -> TrainConfig:

@@ -35,7 +35,7 @@ class Canvas:
     def polygon(self, points: Points, colour: Colour) -> None:
         """Fill the polygon through `points`."""
         red, green, blue = (int(channel) for channel in colour)
-        self._draw.polygon(self._to_pixels(points), fill=(red, green, blue))
+        self._draw.polygon(self._corners(points), fill=(red, green, blue))
 
     def stroke(self, x: Points, y: Points, thickness: float | Points, colour: Colour) -> None:
         """Draw the line through (x, y) with a vertical `thickness`, which may change along it."""
@@ -44,7 +44,7 @@ class Canvas:
     def line(self, points: Points, thickness: float, colour: Colour) -> None:
         """Draw the line through `points` in any direction with the same `thickness` and round ends."""
         red, green, blue = (int(channel) for channel in colour)
-        pixels = self._to_pixels(points)
+        pixels = self._corners(points)
         width = thickness * float(np.hypot(*self._matrix[0]))
         self._draw.line(pixels, fill=(red, green, blue), width=max(1, round(width)), joint="curve")
         for x, y in (pixels[0], pixels[-1]):
@@ -56,11 +56,16 @@ class Canvas:
         mask = Image.new("L", self.image.size, 0)
         draw = ImageDraw.Draw(mask)
         for points in polygons:
-            draw.polygon(self._to_pixels(points), fill=255)
+            draw.polygon(self._corners(points), fill=255)
         return mask
 
-    def _to_pixels(self, points: Points) -> list[tuple[float, float]]:
-        return [(x, y) for x, y in (points @ self._matrix + self._centre).tolist()]
+    def to_pixels(self, points: Points) -> Points:
+        """Where `points` (n, 2) lie in the picture, in its px, x and y."""
+        pixels: Points = points @ self._matrix + self._centre
+        return pixels
+
+    def _corners(self, points: Points) -> list[tuple[float, float]]:
+        return [(x, y) for x, y in self.to_pixels(points).tolist()]
 
 
 def band(x: Points, top: Points, bottom: Points) -> Points:

@@ -27,6 +27,7 @@ class Expression:
         lid_droop: how far the outer corners of the upper lids hang, 0 to 1.
         lid_flat: how much the lids cut straight across the eye, 0 to 1.
         squint: raise of the lower lids, 0 to 1.
+        blink: how far both lids have closed, 0 to 1.
         gaze_x, gaze_y: shift of the irises, to the right and downwards.
         nose_wrinkle: wrinkles on the bridge and folds beside the nose, 0 to 1.
         mouth_corners: lift of both corners of the mouth.
@@ -36,8 +37,11 @@ class Expression:
         mouth_round, mouth_square: shape of the gap, each 0 to 1.
         upper_lip: lift of the middle of the upper lip.
         lip_press: how much the lips disappear, 0 to 1.
+        lip_pucker: how far the lips are pushed out, 0 to 1.
+        lip_tuck: how far the lower lip lies under the upper teeth, 0 to 1.
         upper_teeth, lower_teeth: visibility of the rows of teeth, 0 to 1.
         tongue: visibility of the tongue, 0 to 1.
+        tongue_lift: how far its tip is raised to the upper teeth, 0 to 1.
         side: 1 or -1, the side of the image that one-sided movements are on, right or left.
     """
 
@@ -50,6 +54,7 @@ class Expression:
     lid_droop: float = 0.0
     lid_flat: float = 0.0
     squint: float = 0.0
+    blink: float = 0.0
     gaze_x: float = 0.0
     gaze_y: float = 0.0
     nose_wrinkle: float = 0.0
@@ -61,9 +66,12 @@ class Expression:
     mouth_square: float = 0.0
     upper_lip: float = 0.0
     lip_press: float = 0.0
+    lip_pucker: float = 0.0
+    lip_tuck: float = 0.0
     upper_teeth: float = 0.0
     lower_teeth: float = 0.0
     tongue: float = 0.0
+    tongue_lift: float = 0.0
     side: int = 1
 
 

@@ -1,12 +1,13 @@
 """The procedural faces as a corpus."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from affect_hpc.config.data import DemoDataConfig
+from affect_hpc.config.corpora import DemoDataConfig
 from affect_hpc.core.blocks import blocks
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.data.demo.drawing import render
-from affect_hpc.data.source import Face, ShardPlan, UInt8Image
+from affect_hpc.data.source import Face, Findings, ShardPlan, UInt8Image
 
 VAL_IDENTITY = 1_000_000
 """Identities of the val split start here: the largest train split ends below it."""
@@ -21,6 +22,7 @@ class DemoSource:
 
     def __init__(self, config: DemoDataConfig) -> None:
         self.config = config
+        self.findings = Findings()
 
     def shards(self) -> list[ShardPlan]:
         """All shards, train first."""
@@ -30,7 +32,7 @@ class DemoSource:
                 plans.append(ShardPlan(split, f"shard-{number:05d}", tuple(block), len(block)))
         return plans
 
-    def faces(self, shard: ShardPlan) -> Iterator[Face]:
+    def samples(self, shard: ShardPlan) -> Iterator[Face]:
         """Draw the faces of one shard."""
         for index in shard.units:
             identity, label = self.subject(shard.split, index)
@@ -58,12 +60,8 @@ class DemoSource:
         # Steps of 8 / each spread the expressions of one identity; the identity's number shifts them.
         return identity, (identity + view * (len(EMOTIONS) // each)) % len(EMOTIONS)
 
-    def findings(self) -> dict[str, int]:
-        """Nothing is ever left out."""
-        return {}
-
-    def left_out(self) -> dict[str, str]:
-        """Nothing is ever left out."""
+    def facts(self) -> dict[str, Any]:
+        """Nothing more than the counts."""
         return {}
 
     def verdict(self) -> None:

@@ -1,9 +1,10 @@
-"""The user's folder of photos and videos as files: which count, and a digest of what they hold. Stdlib only."""
+"""Corpora as files: which of a user's files count, and a digest of what they hold. Stdlib only."""
 
 import hashlib
 import os
+import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from affect_hpc.core.emotions import EMOTIONS
@@ -132,3 +133,90 @@ def folder_labels(files: Sequence[str]) -> list[int]:
             f" {', '.join(EMOTIONS)} (or {', '.join(OTHER_NAMES)}), or let a judge label with data.label=pseudo."
         )
     return [EMOTIONS.index(emotion) for emotion in emotions if emotion is not None]
+
+
+def file_digest(key: str, path: str) -> str:
+    """SHA-256 of the file that the config value ``key`` names, in hexadecimal; UserError where it cannot be read."""
+    try:
+        return sha256_file(Path(path).expanduser())
+    except OSError as error:
+        raise UserError(
+            f"{key}={shown(path)} cannot be read ({error.strerror}): give a file that exists and that you may read."
+        ) from None
+
+
+def tree_digest(root: str, cache_path: Path, contents: Sequence[str] = ()) -> str:
+    """SHA-256 over relative path and size of all files below ``root``, for corpora too large to be read each time.
+
+    A file whose content changes and whose size does not goes unnoticed, unless its suffix is in ``contents``. Hidden
+    files and folders and links to folders are passed over.
+
+    Args:
+        root: folder of the corpus (data.root).
+        cache_path: as for ``corpus_digest``. While the times of all folders, and of the files that count by content,
+            are as remembered, no other file is looked at: one that was overwritten in place goes unnoticed then.
+        contents: suffixes, with their dot and in lower case, of files that count by content.
+
+    Returns:
+        64 hexadecimal digits; the same for the same files, wherever the folder lies.
+
+    Raises:
+        UserError: ``root`` is no folder, is empty, or cannot be listed.
+    """
+    folder = Path(root).expanduser().resolve()
+    if not folder.is_dir():
+        state = "is no folder" if folder.exists() else "does not exist"
+        raise UserError(f"data.root={shown(folder)} {state}: give the folder that holds the corpus.")
+    cached = read_json_if_there(cache_path)
+    cache = cached if isinstance(cached, dict) else {}
+    key = f"{shown(folder)}/ {' '.join(contents)}"
+    known = cache.get(key)
+    try:
+        if known is not None and _stamps(folder, list(known["stamps"])) == known["stamps"]:
+            return str(known["digest"])
+        # Folders are stamped before they are listed: what comes in between is found out next time.
+        stamps: dict[str, list[int]] = {}
+        sizes = dict(_sizes(folder, "", contents, stamps))
+        if not sizes:
+            raise UserError(f"data.root={shown(folder)} holds no file: give the folder that holds the corpus.")
+        whole = hashlib.sha256()
+        for relative in sorted(sizes, key=os.fsencode):
+            name = os.fsencode(relative)
+            whole.update(len(name).to_bytes(8, "big") + name + sizes[relative].to_bytes(8, "big"))
+            if relative in stamps:
+                whole.update(sha256_file(folder / relative).encode())
+    except OSError as error:
+        raise UserError(
+            f"{shown(error.filename or folder)} below data.root cannot be read ({error.strerror}): make it readable."
+        ) from None
+    digest = whole.hexdigest()
+    write_json(cache_path, {**cache, key: {"stamps": stamps, "digest": digest}})
+    return digest
+
+
+def _sizes(root: Path, inside: str, contents: Sequence[str], stamps: dict[str, list[int]]) -> Iterator[tuple[str, int]]:
+    """Relative path and size of every file below a folder; enters what ``_stamps`` compares into ``stamps``."""
+    stamps[inside] = _stamp(root / inside)
+    with os.scandir(root / inside) as entries:
+        listed = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+    for entry in listed:
+        relative = f"{inside}{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            yield from _sizes(root, f"{relative}/", contents, stamps)
+        elif entry.is_file():
+            if os.path.splitext(relative)[1].lower() in contents:
+                stamps[relative] = _stamp(root / relative)
+            yield relative, entry.stat().st_size
+
+
+def _stamps(root: Path, places: Sequence[str]) -> dict[str, list[int]]:
+    try:
+        return {place: _stamp(root / place) for place in places}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def _stamp(path: Path) -> list[int]:
+    """When it was changed, and for a file its size. A folder changes when a name in it comes or goes."""
+    state = path.stat()
+    return [state.st_mtime_ns] if stat.S_ISDIR(state.st_mode) else [state.st_mtime_ns, state.st_size]
