@@ -197,7 +197,7 @@ class ShardSet:
             if re.match(r"[a-z][a-z0-9+.-]*:", str(folder)):
                 raise UserError(f"{folder} is no folder: shards are read from folders, not from a pipe or the net.")
             shards += [_Shard(path) for path in sorted(Path(folder).glob(f"*{INDEX_SUFFIX}"))]
-        if not sum(shard.count for shard in shards):
+        if not shards:
             raise UserError(
                 f"no shards in {', '.join(map(str, folders))}: expected *.tar with *{INDEX_SUFFIX} beside them."
             )

@@ -120,6 +120,14 @@ def test_a_shard_that_went_away_damages_its_samples_alone(tmp_path: Path) -> Non
         shards.read(2, "empty")
 
 
+def test_a_part_without_work_leaves_an_empty_shard(tmp_path: Path) -> None:
+    write(tmp_path, "shard", range(0))
+    shards = ShardSet.open([tmp_path])
+    assert len(shards) == 0 and list(shards) == [] and len(shards.labels) == 0
+    with pytest.raises(IndexError):
+        shards[0]
+
+
 def test_opening_reads_headers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         write(tmp_path, f"shard-{number:05d}", range(10 * number, 10 * number + 4))
