@@ -94,7 +94,7 @@ def test_the_test_lets_good_imports_pass() -> None:
     assert not violations(
         "stages", "import torch\nfrom affect_hpc.report import html\nfrom affect_hpc.core.io import x"
     )
-    assert not violations("data", "from affect_hpc.data.demo.source import DemoSource")
+    assert not violations("data", "from affect_hpc.data.corpora.demo.source import DemoSource")
 
 
 @pytest.mark.parametrize("package", ONLY_IN)

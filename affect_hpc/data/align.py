@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from affect_hpc.config.data import AlignMode
-from affect_hpc.data.source import UInt8Image
+from affect_hpc.data.codec import UInt8Image
 
 Points = npt.NDArray[np.float64]
 """(68, 2) landmarks of the iBUG scheme, x and y in pixels."""

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from affect_hpc.core.errors import UserError
-from affect_hpc.data.codec import Sound, decode, decode_npy, decode_png
+from affect_hpc.data.codec import Sound, UInt8Image, decode, decode_npy, decode_png
 from affect_hpc.data.shards import ShardSet
-from affect_hpc.data.source import UInt8Image
 
 Float32 = npt.NDArray[np.float32]
 

@@ -31,7 +31,7 @@ from affect_hpc.data.align import (
     resize,
     warp,
 )
-from affect_hpc.data.source import UInt8Image
+from affect_hpc.data.codec import UInt8Image
 
 DETECT_SIDES = (640, 1280)
 """dlib: longer side of the image that is searched, in px; the larger one only where the smaller one shows no face.

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from affect_hpc.data.source import UInt8Image
+from affect_hpc.data.codec import UInt8Image
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded."""

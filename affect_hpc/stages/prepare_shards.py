@@ -26,14 +26,14 @@ from affect_hpc.core.hashing import canonical
 from affect_hpc.core.io import write_json, write_text
 from affect_hpc.core.progress import Progress
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
-from affect_hpc.data.affectnet import AffectNetSource
 from affect_hpc.data.codec import images_to_tensor
-from affect_hpc.data.demo.clips import DemoClipsSource
-from affect_hpc.data.demo.source import DemoSource
-from affect_hpc.data.folder import FolderSource
-from affect_hpc.data.mead import MeadSource
+from affect_hpc.data.corpora.affectnet import AffectNetSource
+from affect_hpc.data.corpora.demo.clips import DemoClipsSource
+from affect_hpc.data.corpora.demo.source import DemoSource
+from affect_hpc.data.corpora.folder import FolderSource
+from affect_hpc.data.corpora.mead import MeadSource
+from affect_hpc.data.corpora.source import Clip, Face, ShardPlan, Source
 from affect_hpc.data.shards import ShardWriter
-from affect_hpc.data.source import Clip, Face, ShardPlan, Source
 from affect_hpc.experts.registry import EmotionJudge, load_emotion
 
 LABEL_BATCH = 16

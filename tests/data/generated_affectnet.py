@@ -21,7 +21,7 @@ from PIL import Image
 from affect_hpc.config.corpora import AffectNetDataConfig
 from affect_hpc.config.data import AlignConfig, OnBadFile
 from affect_hpc.data.align import Box, landmark_box
-from affect_hpc.data.source import UInt8Image
+from affect_hpc.data.corpora.source import UInt8Image
 
 HEADER = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
 SHARES = (74_874, 134_415, 25_459, 14_090, 6_378, 3_803, 24_882, 3_750, 33_088, 11_645, 82_415)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from affect_hpc.data.source import UInt8Image
+from affect_hpc.data.corpora.source import UInt8Image
 
 FPS, FRAMES = 30, 24
 WIDTH, HEIGHT = 640, 360

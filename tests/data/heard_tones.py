@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from affect_hpc.config.voices import espeak_version
-from affect_hpc.data.demo.speech import LETTER_S, PAUSE_S, Samples, letter_tones
+from affect_hpc.data.corpora.demo.speech import LETTER_S, PAUSE_S, Samples, letter_tones
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from affect_hpc.data.corpora.source import Clip, Face
 from affect_hpc.data.inspection import inspect
 from affect_hpc.data.shards import ShardWriter
-from affect_hpc.data.source import Clip, Face
 
 FIRST = "train/shard-00000.tar"
 SECOND = "train/shard-00001.tar"

@@ -8,8 +8,8 @@ from generated_affectnet import HEADER, config, csv_row, shots, write_list
 
 from affect_hpc.config.corpora import AffectNetLayout
 from affect_hpc.core.errors import UserError
-from affect_hpc.data.affectnet import AffectNetSource
-from affect_hpc.data.affectnet_lists import read_pictures
+from affect_hpc.data.corpora.affectnet import AffectNetSource
+from affect_hpc.data.corpora.affectnet_lists import read_pictures
 
 SHOTS = shots(30)
 

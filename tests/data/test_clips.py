@@ -8,8 +8,8 @@ import pytest
 
 from affect_hpc.core.errors import UserError
 from affect_hpc.data.clips import ClipSet, IdentityRule, landmark_vector, window
+from affect_hpc.data.corpora.source import Clip, Face
 from affect_hpc.data.shards import ShardSet, ShardWriter
-from affect_hpc.data.source import Clip, Face
 
 SIZE = 32
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from affect_hpc.core.emotions import EMOTIONS
-from affect_hpc.data.demo import Expression, draw_face, face_mask, render, sample_expression, sample_identity
-from affect_hpc.data.demo.expression import MIN_INTENSITY
-from affect_hpc.data.demo.identity import HAIR_STYLES, Identity
+from affect_hpc.data.corpora.demo import Expression, draw_face, face_mask, render, sample_expression, sample_identity
+from affect_hpc.data.corpora.demo.expression import MIN_INTENSITY
+from affect_hpc.data.corpora.demo.identity import HAIR_STYLES, Identity
 
 PEOPLE = range(24)
 FEELINGS = [emotion for emotion in EMOTIONS if emotion != "neutral"]
@@ -33,7 +33,7 @@ def test_another_process_draws_the_same_pictures() -> None:
     program = (
         "import hashlib, sys\n"
         "from affect_hpc.core.emotions import EMOTIONS\n"
-        "from affect_hpc.data.demo import render\n"
+        "from affect_hpc.data.corpora.demo import render\n"
         "pictures = [render(7, emotion, 64, seed=3) for emotion in EMOTIONS]\n"
         "print(hashlib.sha256(b''.join(picture.tobytes() for picture in pictures)).hexdigest())\n"
         "assert 'torch' not in sys.modules\n"

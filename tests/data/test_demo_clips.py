@@ -9,11 +9,11 @@ from heard_tones import needs_espeak, read_tones
 
 from affect_hpc.config.corpora import DemoClipsDataConfig
 from affect_hpc.core.emotions import EMOTIONS
-from affect_hpc.data.demo import Expression, draw_face, sample_expression, sample_identity
-from affect_hpc.data.demo.clips import VOCABULARY, DemoClipsSource, blinking
-from affect_hpc.data.demo.identity import Identity
-from affect_hpc.data.demo.landmarks import landmarks
-from affect_hpc.data.demo.mouths import (
+from affect_hpc.data.corpora.demo import Expression, draw_face, sample_expression, sample_identity
+from affect_hpc.data.corpora.demo.clips import VOCABULARY, DemoClipsSource, blinking
+from affect_hpc.data.corpora.demo.identity import Identity
+from affect_hpc.data.corpora.demo.landmarks import landmarks
+from affect_hpc.data.corpora.demo.mouths import (
     CLOSURE,
     SILENCE,
     VISEMES,
@@ -21,8 +21,8 @@ from affect_hpc.data.demo.mouths import (
     visemes_of,
     with_speech,
 )
-from affect_hpc.data.demo.speech import speak
-from affect_hpc.data.source import Clip, UInt8Image
+from affect_hpc.data.corpora.demo.speech import speak
+from affect_hpc.data.corpora.source import Clip, UInt8Image
 
 VOWELS = ("aa", "E", "ih", "oh", "ou")
 

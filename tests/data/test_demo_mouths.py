@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from affect_hpc.core.emotions import EMOTIONS
-from affect_hpc.data.demo import sample_expression
-from affect_hpc.data.demo.mouths import (
+from affect_hpc.data.corpora.demo import sample_expression
+from affect_hpc.data.corpora.demo.mouths import (
     CLOSURE,
     SILENCE,
     VISEMES,
@@ -18,7 +18,7 @@ from affect_hpc.data.demo.mouths import (
     visemes_of,
     with_speech,
 )
-from affect_hpc.data.demo.speech import Phone
+from affect_hpc.data.corpora.demo.speech import Phone
 
 FRAME_S = 1 / 30
 

@@ -6,8 +6,8 @@ import pytest
 from affect_hpc.config.corpora import DemoDataConfig
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
-from affect_hpc.data.demo.source import VAL_IDENTITY, DemoSource
-from affect_hpc.data.source import Face
+from affect_hpc.data.corpora.demo.source import VAL_IDENTITY, DemoSource
+from affect_hpc.data.corpora.source import Face
 
 
 def source(train: int = 24, val: int = 12, each: int = 2, per_shard: int = 10, seed: int = 0) -> DemoSource:

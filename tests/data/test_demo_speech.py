@@ -11,8 +11,8 @@ from affect_hpc.config import voices
 from affect_hpc.config.corpora import DemoClipsDataConfig
 from affect_hpc.config.voices import espeak_version, settle_voice
 from affect_hpc.core.errors import UserError
-from affect_hpc.data.demo import speech
-from affect_hpc.data.demo.speech import LETTER_S, PAUSE_S, PHONE_OF_LETTER, Speech, letter_tones, speak
+from affect_hpc.data.corpora.demo import speech
+from affect_hpc.data.corpora.demo.speech import LETTER_S, PAUSE_S, PHONE_OF_LETTER, Speech, letter_tones, speak
 
 RATE = 16_000
 

@@ -10,8 +10,8 @@ from affect_hpc.config.data import AlignConfig, AlignMode, CompatConfig
 from affect_hpc.config.packaged import missing
 from affect_hpc.core.errors import UserError
 from affect_hpc.data.align import Box, apply, roll_of
+from affect_hpc.data.corpora.source import UInt8Image
 from affect_hpc.data.faces import Cropper, load_landmarks
-from affect_hpc.data.source import UInt8Image
 
 needs_dlib = pytest.mark.skipif(bool(missing("dlib_landmarks")), reason="dlib's landmark network is not installed")
 

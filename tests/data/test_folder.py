@@ -16,10 +16,10 @@ from affect_hpc.config.data import AlignConfig, OnBadFile
 from affect_hpc.core.errors import UserError
 from affect_hpc.data import media
 from affect_hpc.data.align import CANONICAL, LEFT_EYE, MOUTH_CORNERS, RIGHT_EYE, Points
+from affect_hpc.data.corpora.folder import FolderSource, chosen_frames, file_stems, held_out_files
+from affect_hpc.data.corpora.source import Face, UInt8Image
 from affect_hpc.data.faces import Cropper, Region
-from affect_hpc.data.folder import FolderSource, chosen_frames, file_stems, held_out_files
 from affect_hpc.data.media import BadFileError, frame_count, read_frames, read_photo
-from affect_hpc.data.source import Face, UInt8Image
 
 SIDE = 32
 

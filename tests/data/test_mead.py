@@ -32,9 +32,9 @@ from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
 from affect_hpc.data.align import Points, landmark_box
 from affect_hpc.data.clips import mask_rows
+from affect_hpc.data.corpora.mead import MeadSource, find_clips, read_transcripts, split_of_actors
+from affect_hpc.data.corpora.source import Clip, UInt8Image
 from affect_hpc.data.faces import Cropper, Region, load_landmarks
-from affect_hpc.data.mead import MeadSource, find_clips, read_transcripts, split_of_actors
-from affect_hpc.data.source import Clip, UInt8Image
 
 needs_dlib = pytest.mark.skipif(bool(missing("dlib_landmarks")), reason="dlib's landmark network is not installed")
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from generated_mead import write_sound, write_video
 
+from affect_hpc.data.corpora.source import UInt8Image
 from affect_hpc.data.media import BadFileError, frame_count, read_clip, read_frames
-from affect_hpc.data.source import UInt8Image
 
 
 def level(k: int) -> UInt8Image:

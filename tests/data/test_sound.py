@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from generated_mead import FPS, TONE_S, TONES_S, heard_tones_s, tones, write_sound, write_video
 
+from affect_hpc.data.corpora.source import UInt8Image
 from affect_hpc.data.media import BadFileError, read_clip
 from affect_hpc.data.sound import fitted, read_sound, shifted
-from affect_hpc.data.source import UInt8Image
 
 RATE = 16_000
 

@@ -15,8 +15,8 @@ from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json
 from affect_hpc.core.rundir import Inputs, Workplace
 from affect_hpc.data.codec import decode_npy
+from affect_hpc.data.corpora.source import Clip
 from affect_hpc.data.shards import ShardSet, ShardWriter
-from affect_hpc.data.source import Clip
 from affect_hpc.experts import wav2vec
 
 CHARACTERS = list("|ETAONIHSRDLUMWCFGYPBVK'XJQZ")

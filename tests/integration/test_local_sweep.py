@@ -87,7 +87,7 @@ def test_two_launches_at_once_start_each_job_once(smoke_store: Path, tmp_path: P
 
 def face_folder(root: Path) -> Path:
     """A folder with one good picture, drawn by the demo."""
-    from affect_hpc.data.demo import render
+    from affect_hpc.data.corpora.demo import render
 
     (root / "happy").mkdir(parents=True)
     Image.fromarray(render(3, "happy", 256)).save(root / "happy" / "drawn.png")

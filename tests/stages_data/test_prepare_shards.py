@@ -16,8 +16,8 @@ from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json, sha256_file
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
 from affect_hpc.data.codec import decode_png
+from affect_hpc.data.corpora.source import Face, Findings, ShardPlan
 from affect_hpc.data.shards import ShardSet
-from affect_hpc.data.source import Face, Findings, ShardPlan
 from affect_hpc.stages import prepare_shards
 
 WORDS = "a.jpg cannot be read: mend it."

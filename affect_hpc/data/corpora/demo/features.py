@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from affect_hpc.data.demo.canvas import Canvas, Points, band, ellipse, mix, shade
-from affect_hpc.data.demo.expression import Expression
-from affect_hpc.data.demo.identity import Colour, Identity
+from affect_hpc.data.corpora.demo.canvas import Canvas, Points, band, ellipse, mix, shade
+from affect_hpc.data.corpora.demo.expression import Expression
+from affect_hpc.data.corpora.demo.identity import Colour, Identity
 
 _WHITE: Colour = (248, 248, 244)
 _TEETH: Colour = (250, 248, 238)

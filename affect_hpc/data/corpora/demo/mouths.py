@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from affect_hpc.data.demo.expression import Expression
-from affect_hpc.data.demo.speech import Phone
+from affect_hpc.data.corpora.demo.expression import Expression
+from affect_hpc.data.corpora.demo.speech import Phone
 
 Values = npt.NDArray[np.float64]
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from affect_hpc.data.demo.canvas import Canvas, Points, band, ellipse, shade
-from affect_hpc.data.demo.identity import HairStyle, Identity
+from affect_hpc.data.corpora.demo.canvas import Canvas, Points, band, ellipse, shade
+from affect_hpc.data.corpora.demo.identity import HairStyle, Identity
 
 _COVERS_EARS: frozenset[HairStyle] = frozenset({"long", "bob"})
 _SIDEBURNS: dict[HairStyle, float] = {

@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from affect_hpc.data.demo import features, head
-from affect_hpc.data.demo.canvas import OVERSAMPLING, Canvas, Points
-from affect_hpc.data.demo.expression import Expression
-from affect_hpc.data.demo.identity import Identity
+from affect_hpc.data.corpora.demo import features, head
+from affect_hpc.data.corpora.demo.canvas import OVERSAMPLING, Canvas, Points
+from affect_hpc.data.corpora.demo.expression import Expression
+from affect_hpc.data.corpora.demo.identity import Identity
 
 # Places on the curves of features.py, from left to right in the image: 17 points an eye, 15 a brow, 33 a mouth.
 _BROW = [0, 4, 7, 10, 14]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from affect_hpc.data.demo.identity import Colour, Identity
+from affect_hpc.data.corpora.demo.identity import Colour, Identity
 
 Points = NDArray[np.float64]
 

@@ -6,8 +6,9 @@ from typing import Any
 from affect_hpc.config.corpora import DemoDataConfig
 from affect_hpc.core.blocks import blocks
 from affect_hpc.core.emotions import EMOTIONS
-from affect_hpc.data.demo.drawing import render
-from affect_hpc.data.source import Face, Findings, ShardPlan, UInt8Image
+from affect_hpc.data.codec import UInt8Image
+from affect_hpc.data.corpora.demo.drawing import render
+from affect_hpc.data.corpora.source import Face, Findings, ShardPlan
 
 VAL_IDENTITY = 1_000_000
 """Identities of the val split start here: the largest train split ends below it."""

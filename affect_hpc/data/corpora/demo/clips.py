@@ -10,14 +10,14 @@ import numpy.typing as npt
 from affect_hpc.config.corpora import DemoClipsDataConfig, DemoDataConfig
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.data.clips import mask_rows
-from affect_hpc.data.demo.drawing import draw_face
-from affect_hpc.data.demo.expression import sample_expression
-from affect_hpc.data.demo.identity import Identity, sample_identity
-from affect_hpc.data.demo.landmarks import landmarks
-from affect_hpc.data.demo.mouths import articulate, segments, visemes_at, with_speech
-from affect_hpc.data.demo.source import DemoSource
-from affect_hpc.data.demo.speech import speak
-from affect_hpc.data.source import Clip, Findings, ShardPlan
+from affect_hpc.data.corpora.demo.drawing import draw_face
+from affect_hpc.data.corpora.demo.expression import sample_expression
+from affect_hpc.data.corpora.demo.identity import Identity, sample_identity
+from affect_hpc.data.corpora.demo.landmarks import landmarks
+from affect_hpc.data.corpora.demo.mouths import articulate, segments, visemes_at, with_speech
+from affect_hpc.data.corpora.demo.source import DemoSource
+from affect_hpc.data.corpora.demo.speech import speak
+from affect_hpc.data.corpora.source import Clip, Findings, ShardPlan
 
 _STREAM = 33  # faces and expressions use others
 
@@ -38,7 +38,7 @@ SECONDS_BETWEEN_BLINKS = (1.5, 4.0)
 
 
 class DemoClipsSource:
-    """Talking clips drawn by sample index (see data/source.py for the protocol).
+    """Talking clips drawn by sample index (see corpora/source.py for the protocol).
 
     Who shows which emotion is as in the corpus of drawn faces: the splits share no identity. A clip hangs on its
     index, the seed and the voice alone.

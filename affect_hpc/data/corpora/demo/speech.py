@@ -15,7 +15,7 @@ from scipy.signal import resample_poly
 from affect_hpc.config.checks import one_of
 from affect_hpc.config.voices import ESPEAK_LIBRARY, VOICES, WITHOUT_ESPEAK
 from affect_hpc.core.errors import UserError
-from affect_hpc.data.demo import espeak
+from affect_hpc.data.corpora.demo import espeak
 
 Samples = npt.NDArray[np.int16]
 

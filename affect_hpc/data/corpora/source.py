@@ -8,9 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from affect_hpc.data.codec import encode_json, encode_npy, encode_png, encode_wav
-
-UInt8Image = npt.NDArray[np.uint8]
+from affect_hpc.data.codec import UInt8Image, encode_json, encode_npy, encode_png, encode_wav
 
 
 class Sample(Protocol):

@@ -29,10 +29,10 @@ from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
 from affect_hpc.data.align import Box
 from affect_hpc.data.clips import mask_rows
+from affect_hpc.data.corpora.source import Clip, Findings, ShardPlan
 from affect_hpc.data.faces import Crop, Cropper
 from affect_hpc.data.media import BadFileError, read_clip
 from affect_hpc.data.sound import Samples, fitted, read_sound
-from affect_hpc.data.source import Clip, Findings, ShardPlan
 
 SPLITS = ("train", "val", "test")
 EMOTION_OF: Mapping[str, str] = {"fear": "scared"} | {name: name for name in EMOTIONS if name != "scared"}
@@ -73,7 +73,7 @@ class ClipFile:
 
 
 class MeadSource:
-    """Talking clips of MEAD (see data/source.py for the protocol).
+    """Talking clips of MEAD (see corpora/source.py for the protocol).
 
     Args:
         config: where the corpus lies, and how its clips are used.

@@ -14,9 +14,10 @@ from affect_hpc.config.data import OnBadFile
 from affect_hpc.config.files import VIDEOS, folder_labels, list_files, shown
 from affect_hpc.core.errors import UserError
 from affect_hpc.data.align import Box
+from affect_hpc.data.codec import UInt8Image
+from affect_hpc.data.corpora.source import Face, Findings, ShardPlan
 from affect_hpc.data.faces import Cropper, Found
 from affect_hpc.data.media import BadFileError, frame_count, read_frames, read_photo
-from affect_hpc.data.source import Face, Findings, ShardPlan, UInt8Image
 
 SLUG_LENGTH = 40
 HASH_LENGTH = 6
@@ -40,7 +41,7 @@ class Unit:
 
 
 class FolderSource:
-    """Photos and videos below one folder (see data/source.py for the protocol).
+    """Photos and videos below one folder (see corpora/source.py for the protocol).
 
     Args:
         config: which folder, and how its files are used.

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from affect_hpc.data.demo import features, head
-from affect_hpc.data.demo.canvas import FACE_CENTRE, OVERSAMPLING, UNITS, Canvas
-from affect_hpc.data.demo.expression import Expression, sample_expression
-from affect_hpc.data.demo.identity import Identity, sample_identity
+from affect_hpc.data.corpora.demo import features, head
+from affect_hpc.data.corpora.demo.canvas import FACE_CENTRE, OVERSAMPLING, UNITS, Canvas
+from affect_hpc.data.corpora.demo.expression import Expression, sample_expression
+from affect_hpc.data.corpora.demo.identity import Identity, sample_identity
 
 MIN_SIZE = 64  # pixels; smaller images lose the brows and the mouth
 

@@ -15,7 +15,9 @@ from affect_hpc.config.data import OnBadFile, OnNoFace
 from affect_hpc.config.files import shown
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
-from affect_hpc.data.affectnet_lists import (
+from affect_hpc.data.align import Box
+from affect_hpc.data.codec import UInt8Image
+from affect_hpc.data.corpora.affectnet_lists import (
     EXPRESSIONS,
     SPLITS,
     Annotation,
@@ -24,11 +26,10 @@ from affect_hpc.data.affectnet_lists import (
     find_layout,
     read_pictures,
 )
-from affect_hpc.data.align import Box
+from affect_hpc.data.corpora.folder import file_stems
+from affect_hpc.data.corpora.source import Face, Findings, ShardPlan
 from affect_hpc.data.faces import Cropper
-from affect_hpc.data.folder import file_stems
 from affect_hpc.data.media import BadFileError, read_photo
-from affect_hpc.data.source import Face, Findings, ShardPlan, UInt8Image
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ PUBLISHED: Mapping[AffectNetLayout, Mapping[str, int]] = {
 
 
 class AffectNetSource:
-    """Faces of AffectNet (see data/source.py for the protocol).
+    """Faces of AffectNet (see corpora/source.py for the protocol).
 
     Args:
         config: where the corpus lies, and how its images are used.

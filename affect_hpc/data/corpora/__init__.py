@@ -1,0 +1,1 @@
+"""Corpora: what each gives to be put into shards (source.py is the contract)."""
