@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-sys.path.insert(0, str(Path(__file__).parent / "integration"))
+for helpers in ("data", "integration"):
+    sys.path.insert(0, str(Path(__file__).parent / helpers))
 
 import commands
 

@@ -16,6 +16,8 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
+from affect_hpc.core.errors import UserError
+
 UInt8Image = npt.NDArray[np.uint8]
 Sound = tuple[npt.NDArray[np.int16], int]
 """Samples (N,) and their rate in Hz."""
@@ -24,7 +26,7 @@ PNG_HEAD, PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"IEND\xaeB`\x82"
 PNG_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-class DamagedMemberError(ValueError):
+class DamagedMemberError(UserError):
     """A member of a shard that is not what its name says; its text stands after the member's name."""
 
 

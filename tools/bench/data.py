@@ -9,6 +9,8 @@ import json
 import os
 import resource
 import statistics
+import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -35,6 +37,8 @@ from affect_hpc.models.denoiser import Denoiser
 BATCH = 32
 LATENT = (3, 32, 32)
 SIDE = 128
+WHAT = ["images", "latents", "start", "prepare"]
+REPO = Path(__file__).parent.parent.parent
 
 
 def crops(count: int) -> Iterator[np.ndarray]:
@@ -233,10 +237,41 @@ def bench_start(folder: Path, shards: int, samples: int) -> None:
     print(f"  peak memory after 5, 10, 15, 20 thousand samples: {', '.join(f'{peak:.0f}' for peak in peaks)} MB")
 
 
+def portraits(folder: Path, count: int) -> Path:
+    """Photos of a real face, each at another size and place: scikit-image's portrait (NASA, public domain)."""
+    from skimage import data  # noqa: PLC0415 (a development package)
+
+    random = np.random.default_rng(0)
+    (folder / "happy").mkdir(parents=True)
+    for number in range(count):
+        side = int(random.integers(380, 512))
+        left = int(random.integers(512 - side + 1))
+        photo = Image.fromarray(data.astronaut()[:side, left : left + side]).resize((640, 640))
+        photo.save(folder / "happy" / f"{number:04d}.jpg", quality=92)
+    return folder
+
+
+def bench_prepare(folder: Path, photos: str, count: int) -> None:
+    """prepare_shards on photos: rate of a core, and what a second part brings."""
+    root = Path(photos) if photos else portraits(folder / "photos", count)
+    alone = 0.0
+    for parts in (1, 2):
+        store = folder / f"parts_{parts}"
+        words = ["stage=prepare_shards", "data=folder", f"data.root={root}", "data.size=128", f"cluster.parts={parts}"]
+        words += ["data.samples_per_shard=20", "data.on_bad_file=skip", f"store={store}", f"cluster.slots={parts}"]
+        subprocess.run([sys.executable, "-m", "affect_hpc.launch", *words], cwd=REPO, check=True, capture_output=True)
+        done = [json.loads(path.read_text()) for path in store.glob("runs/prepare_shards/*/**/DONE")]
+        parts_done = [one for one in done if "summary" in one]
+        rate = sum(one["summary"]["samples"] / one["seconds"] for one in parts_done)
+        alone = alone or rate
+        print(f"prepare_shards of photos, {parts} parts at once: {rate:.1f} faces/s, {rate / alone:.2f} times one part")
+
+
 def main() -> None:
     """Print one table per question."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=["latents", "images", "start"], help="latents, images, start")
+    parser.add_argument("what", nargs="*", default=WHAT, help=", ".join(WHAT))
+    parser.add_argument("--photos", default="", help="folder of photos for prepare (default: made of one portrait)")
     parser.add_argument("--count", type=int, default=4000, help="samples of each set (default: 4000)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each contender (default: 5)")
     parser.add_argument("--workers", type=int, default=2, help="workers of the image readers (default: 2)")
@@ -249,6 +284,8 @@ def main() -> None:
             bench_images(folder, arguments.count, arguments.runs, arguments.workers)
         if "latents" in arguments.what:
             bench_latents(folder, 4 * arguments.count, arguments.runs)
+        if "prepare" in arguments.what:
+            bench_prepare(folder, arguments.photos, 160)
         if "start" in arguments.what:
             bench_start(folder, 1000, 1000)
 
