@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-for helpers in ("data", "integration"):
-    sys.path.insert(0, str(Path(__file__).parent / helpers))
+sys.path[:0] = [str(Path(__file__).parent / helpers) for helpers in ("data", "integration")]
 
 import commands
 
