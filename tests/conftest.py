@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-sys.path[:0] = [str(Path(__file__).parent / helpers) for helpers in ("data", "integration")]
+sys.path.insert(0, str(Path(__file__).parent / "integration"))
+sys.path.insert(0, str(Path(__file__).parent / "data"))
 
 import commands
 
