@@ -23,7 +23,8 @@ Sound = tuple[npt.NDArray[np.int16], int]
 """Samples (N,) and their rate in Hz."""
 
 PNG_HEAD, PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"IEND\xaeB`\x82"
-PNG_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+JPEG_END, JPEG_TAIL = b"\xff\xd9", 256
+RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class DamagedMemberError(UserError):
@@ -130,23 +131,44 @@ def _check_pixels(width: int, height: int, limits: Limits) -> None:
 
 
 def _png(content: bytes, limits: Limits) -> UInt8Image:
-    # OpenCV decodes PNG in two thirds of Pillow's time. Some of its releases fill up what is cut off, hence the mark.
+    # Some releases of OpenCV fill up what is cut off, hence the mark.
     if not content.startswith(PNG_HEAD):
         raise DamagedMemberError("is no png: it does not begin as one")
     width, height = struct.unpack_from(">II", content, len(PNG_HEAD))
     _check_pixels(width, height, limits)
     if not content.endswith(PNG_END):
         raise DamagedMemberError("is cut off: the end mark of a png is missing")
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), PNG_FLAGS)
-    if decoded is None:
-        raise DamagedMemberError("is a damaged png")
-    return np.asarray(decoded, np.uint8)
+    return _opencv(content, "png")
 
 
 def _jpeg(content: bytes, limits: Limits) -> UInt8Image:
-    with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-        _check_pixels(image.width, image.height, limits)
-        return np.asarray(image.convert("RGB"))
+    _check_pixels(*_jpeg_size(content), limits)
+    # What is cut off, decoders fill with grey. Some writers put a few bytes behind the end mark.
+    if JPEG_END not in content[-JPEG_TAIL:]:
+        raise DamagedMemberError("is cut off: the end mark of a jpeg is missing")
+    return _opencv(content, "jpeg")
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """Width and height, from the first frame header (ITU T.81, section B.2)."""
+    place = 2
+    if not content.startswith(b"\xff\xd8"):
+        raise DamagedMemberError("is no jpeg: it does not begin as one")
+    while True:
+        mark, kind, length = struct.unpack_from(">BBH", content, place)
+        if mark != 0xFF:
+            raise DamagedMemberError("is a damaged jpeg")
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", content, place + 5)
+            return width, height
+        place += 1 if kind == 0xFF else 2 + length
+
+
+def _opencv(content: bytes, kind: str) -> UInt8Image:
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), RGB)
+    if decoded is None:
+        raise DamagedMemberError(f"is a damaged {kind}")
+    return np.asarray(decoded, np.uint8)
 
 
 def _webp(content: bytes, limits: Limits) -> UInt8Image:
