@@ -24,8 +24,8 @@ from affect_hpc.config.data import AlignConfig, OnBadFile, OnNoFace
 from affect_hpc.config.packaged import missing
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
-from affect_hpc.data import affectnet, affectnet_lists
 from affect_hpc.data.align import Points, cut, edges_of, landmark_box, resize
+from affect_hpc.data.corpora import affectnet, affectnet_lists
 from affect_hpc.data.corpora.affectnet import PUBLISHED, AffectNetSource, squared
 from affect_hpc.data.corpora.source import Face, UInt8Image
 from affect_hpc.data.faces import Cropper, Region

@@ -32,7 +32,9 @@ def accept(corpus: str, store: Path) -> Said:
 
 def prepare(corpus: str, root: Path, store: Path, *more: str, **env: str) -> Said:
     """Launch the preparation of a corpus."""
-    words = ("stage=prepare_shards", f"data={corpus}", f"data.root={root}", "data.align.landmarks=dlib")
+    words = ["stage=prepare_shards", f"data={corpus}", f"data.root={root}", "data.align.landmarks=dlib"]
+    if corpus == "mead":
+        words.append("data.val_actors=1")  # there are few
     return run("launch", *words, f"store={store}", "cluster.parts=2", *more, **env)
 
 
