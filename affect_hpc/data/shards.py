@@ -9,7 +9,6 @@ import json
 import os
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import sha256_file, writing_file
@@ -92,7 +92,7 @@ class ShardWriter:
             entry = tarfile.TarInfo(f"{key}.{extension}")
             entry.size, entry.mode = len(content), 0o644
             # addfile writes one 512-byte header before the content (USTAR names up to 100 bytes).
-            places[extension] = Place(self._tar.offset + tarfile.BLOCKSIZE, len(content), zlib.crc32(content))
+            places[extension] = Place(self._tar.offset + tarfile.BLOCKSIZE, len(content), isal_zlib.crc32(content))
             self._tar.addfile(entry, io.BytesIO(content))
         self._lines.append(json.dumps({"key": key, "info": dict(info), "members": places}, sort_keys=True))
         label = info.get("label")
@@ -207,7 +207,9 @@ class ShardSet:
         return int(self._ends[-1])
 
     def __getitem__(self, i: int) -> Entry:
-        number, row = self._find(i)
+        return self._entry(*self._find(i))
+
+    def _entry(self, number: int, row: int) -> Entry:
         content, ends = self._index(number)
         line = json.loads(content[ends[row] + 1 : ends[row + 1]])
         return Entry(line["key"], line["info"], {name: Place(*place) for name, place in line["members"].items()})
@@ -254,8 +256,8 @@ class ShardSet:
         Raises:
             DamagedMemberError: it is not there, or its bytes are not those that were written.
         """
-        entry = self[i]
-        number, _ = self._find(i)
+        number, row = self._find(i)
+        entry = self._entry(number, row)
         tar = self._shards[number].tar
         name = f"{tar}: {entry.key}.{member}"
         if member not in entry.members:
@@ -267,7 +269,7 @@ class ShardSet:
             raise DamagedMemberError(f"{name} cannot be read ({error.strerror})") from error
         if len(content) != place.size:
             raise DamagedMemberError(f"{name} is cut off: the shard ends before it")
-        if zlib.crc32(content) != place.crc32:
+        if isal_zlib.crc32(content) != place.crc32:
             raise DamagedMemberError(f"{name} is not what was written (CRC-32 differs)")
         return content
 

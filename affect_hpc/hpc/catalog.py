@@ -22,7 +22,7 @@ class StageSpec:
 
 
 CATALOG: dict[str, StageSpec] = {
-    "prepare_shards": StageSpec("prepare_shards", 2, stages.PrepareShardsConfig, "cpu", divisible=True),
+    "prepare_shards": StageSpec("prepare_shards", 3, stages.PrepareShardsConfig, "cpu", divisible=True),
     "precompute_audio": StageSpec("precompute_audio", 1, stages.PrecomputeAudioConfig, "infer", divisible=True),
     "train_referee": StageSpec("train_referee", 2, stages.TrainRefereeConfig, "train", divisible=False),
     "train_vqgan": StageSpec("train_vqgan", 2, stages.TrainVqganConfig, "train", divisible=False),

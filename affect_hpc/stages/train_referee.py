@@ -16,9 +16,10 @@ from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import write_json
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
-from affect_hpc.data.batches import Samples, TrainingData
+from affect_hpc.data.batches import TrainingData
 from affect_hpc.data.codec import decode_png, images_to_tensor
 from affect_hpc.data.images import ImageSet, unit_range
+from affect_hpc.data.loader import Samples
 from affect_hpc.experts.referee import DESCRIPTION, RefereeIdentity, Trunk, accuracy
 from affect_hpc.train import comm
 from affect_hpc.train.engine import Engine, make_engine, micro_batch, micro_batches
