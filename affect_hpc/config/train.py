@@ -14,6 +14,7 @@ class Precision(Enum):
 
     fp32 = "float32"
     bf16 = "bfloat16 autocast"
+    fp16 = "float16 autocast, the loss scaled so that small gradients are not lost"
 
 
 class LrSchedule(Enum):

@@ -57,6 +57,10 @@ class Task(Protocol):
         """Take up a saved state."""
         ...
 
+    def measures(self, step: int) -> Mapping[str, float]:
+        """Slow figures (validation loss, use of the codebook) after this many steps; mostly none. Called by all ranks."""
+        ...
+
     def pictures(self, step: int) -> Mapping[str, Tensor]:
         """Image grids (3, H, W) in [0, 1] for TensorBoard at this step; mostly none."""
         ...
