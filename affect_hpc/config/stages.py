@@ -5,6 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from affect_hpc.config.checks import in_range
 from affect_hpc.config.corpora import AudioFeatures
 from affect_hpc.config.data import DataConfig
 from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
@@ -19,6 +20,7 @@ from affect_hpc.config.model import (
     UnetConfig,
 )
 from affect_hpc.config.train import Precision, TrainConfig
+from affect_hpc.core.errors import UserError
 
 
 class LatentMode(Enum):
@@ -39,7 +41,23 @@ class DropoutUnit(Enum):
     """What one draw of the label dropout covers (D-08)."""
 
     sample = "each sample its own"
-    batch = "the whole batch"
+    batch = "the whole global batch"
+
+
+class LatentsFrom(Enum):
+    """Where the latents that train_ldm learns come from."""
+
+    shards = "stage encode_latents, made once"
+    images = "crops, encoded by the frozen first stage in each step: nothing is stored, each step costs an encoding"
+
+
+class CompileBackend(Enum):
+    """What torch.compile makes of the U-Net."""
+
+    none = "nothing: it runs as it is"
+    eager = "traced and run as it is (for tests)"
+    aot_eager = "forward and backward traced and run as they are (for tests)"
+    inductor = "fused kernels; needs a C++ compiler, on GPUs Triton, and a minute or more at the start"
 
 
 @dataclass
@@ -100,6 +118,15 @@ class TrainVqganConfig:
     """Weight of the mean absolute error of images pooled over 8 x 8 pixels: holds the colours of large areas."""
     chroma_weight: float = 0.0
     """Weight of the mean absolute error of Cb and Cr pooled over 4 x 4 pixels: keeps colours alive."""
+    revive_every: int = absent_if(0)
+    """Steps after which codes that nothing used become encoder outputs of the batch at hand; 0 = never (thesis)."""
+    codebook_every: int = transient(100)
+    """Steps between two figures of the use of the codebook; 0 = never."""
+
+    def check(self, key: str) -> None:
+        """Raise UserError where a value is out of range; ``key`` is where this config stands."""
+        in_range(f"{key}.revive_every", self.revive_every, 0, 10**9, "steps")
+        in_range(f"{key}.codebook_every", self.codebook_every, 0, 10**9, "steps")
 
 
 @dataclass
@@ -152,8 +179,31 @@ class TrainLdmConfig:
     ema_decay: float = 0.9999
     ema_embedding: bool = False
     """Average the label embedding too (the thesis averages the U-Net only)."""
+    latents_from: LatentsFrom = absent_if(LatentsFrom.shards)
+    flip: bool = absent_if(False)
+    """latents_from=images: mirrored faces are samples too (wired to encode_latents.flip, which says it for shards)."""
     sample_every: int = transient(500)
     """Steps between sample grids in TensorBoard; 0 = never."""
+    validate_every: int = transient(500)
+    """Steps between two validation losses; 0 = at the end only."""
+    validation_samples: int = transient(256)
+    """Faces of the val split that the validation loss is taken on; 0 = no validation."""
+    gradient_checkpointing: bool = transient(False)
+    """Forget activations of the U-Net and compute them again going backward: less memory, more time."""
+    compile: CompileBackend = transient(CompileBackend.none)
+
+    def check(self, key: str) -> None:
+        """Raise UserError where a value is out of range; ``key`` is where this config stands."""
+        in_range(f"{key}.p_uncond", self.p_uncond, 0, 1)
+        in_range(f"{key}.ema_decay", self.ema_decay, 0, 1)
+        for name in ("sample_every", "validate_every"):
+            in_range(f"{key}.{name}", getattr(self, name), 0, 10**9, "steps")
+        in_range(f"{key}.validation_samples", self.validation_samples, 0, 10**6, "faces")
+        if self.compile is not CompileBackend.none and self.train.zero_stage == 3:
+            raise UserError(
+                f"{key}.compile={self.compile.name} does not go with {key}.train.zero_stage=3, whose weights are"
+                f" gathered by hooks that a compiled network leaves out: set {key}.compile=none or a lower stage."
+            )
 
 
 @dataclass

@@ -27,7 +27,7 @@ class ImageSet:
 
     def __init__(self, shards: ShardSet) -> None:
         self.shards = shards
-        members = shards[0].members
+        members = shards[0].members if len(shards) else ()
         self.member = next((name for name in IMAGE_MEMBERS if name in members), IMAGE_MEMBERS[0])
         """Extension of the crops."""
 
@@ -55,6 +55,27 @@ class ImageSet:
     def labels(self, indices: Iterable[int]) -> Tensor:
         """Their emotion ids, (B,) int64."""
         return torch.tensor([int(self.shards.labels[int(index)]) for index in indices])
+
+
+class FaceViews:
+    """The crops of a split as samples, their mirror images as samples of their own: the order of ``LatentSet``."""
+
+    def __init__(self, images: ImageSet, flip: bool) -> None:
+        self.images, self.views = images, 2 if flip else 1
+
+    def __len__(self) -> int:
+        return len(self.images) * self.views
+
+    def sample(self, index: int) -> Mapping[str, Any]:
+        """image (H, W, 3) uint8 and label (emotion id)."""
+        view, place = divmod(index, len(self.images))
+        face = self.images.sample(place)
+        return {**face, "image": face["image"][:, ::-1]} if view else face
+
+    @property
+    def labels(self) -> Int64:
+        """(N,) emotion ids."""
+        return np.tile(self.images.shards.labels, self.views)
 
 
 class LatentSet:

@@ -11,6 +11,7 @@ from affect_hpc.config.checks import one_of
 from affect_hpc.config.data import DataConfig
 from affect_hpc.config.experts import ExpertsConfig
 from affect_hpc.config.root import Config
+from affect_hpc.config.stages import LatentsFrom
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.hashing import folder_digest
 from affect_hpc.hpc.catalog import CATALOG
@@ -81,8 +82,12 @@ class Planner:
             first_stage = self.external("use.first_stage", cfg.use.first_stage, "first_stage/config.json")
         ldm: Edge | External
         if cfg.use.ldm == "train":
-            encoded = add("encode_latents", stages.encode_latents, {"shards": [shards], "first_stage": [first_stage]})
-            ldm = add("train_ldm", stages.train_ldm, {"latents": [encoded], "first_stage": [first_stage]})
+            # The faces are for validation, or instead of the latents.
+            learnt: Parents = {"faces": [shards], "first_stage": [first_stage]}
+            if stages.train_ldm.latents_from is LatentsFrom.shards:
+                encode: Parents = {"shards": [shards], "first_stage": [first_stage]}
+                learnt = {"latents": [add("encode_latents", stages.encode_latents, encode)], **learnt}
+            ldm = add("train_ldm", stages.train_ldm, learnt)
         else:
             ldm = self.external("use.ldm", cfg.use.ldm, "unet/config.json")
         networks: Parents = {"first_stage": [first_stage], "ldm": [ldm]}

@@ -20,16 +20,12 @@ class LabelEmbedding(nn.Module):
         return token[:, None]
 
 
-def drop_labels(
-    label: Tensor, null_index: int, p_uncond: float, per_sample: bool, generator: torch.Generator | None = None
-) -> Tensor:
+def drop_labels(label: Tensor, null_index: int, p_uncond: float, chance: Tensor) -> Tensor:
     """Labels with the share ``p_uncond`` replaced by ``null_index`` (Ho and Salimans 2022, Algorithm 1).
 
     Args:
         label: (B,) int64.
-        per_sample: each sample draws for itself; else one draw covers the batch, as the original code (D-08).
-        generator: source of the draw, on the CPU.
+        chance: uniform in [0, 1): (B,) where each sample draws for itself; (1,) where one draw covers the batch, as in
+            the original code (D-08).
     """
-    draws = torch.rand(len(label) if per_sample else 1, generator=generator)
-    dropped = (draws < p_uncond).to(label.device)
-    return torch.where(dropped, null_index, label)
+    return torch.where(chance.to(label.device) < p_uncond, null_index, label)

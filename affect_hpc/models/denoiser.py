@@ -1,5 +1,6 @@
 """Noise predictor: diffusers' UNet2DConditionModel at our sizes, with the label embedding as its one context token."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def build_unet(config: UnetConfig, condition: ConditionConfig, channels: int, si
 
 
 class Denoiser(nn.Module):
-    """U-Net and label embedding: noisy latent, time and label -> predicted noise."""
+    """U-Net and label embedding: noisy latent, time and label -> predicted noise.
+
+    Attention is torch's scaled_dot_product_attention (diffusers' default), which takes the fastest kernel there is.
+    """
 
     def __init__(self, unet: nn.Module, embedding: LabelEmbedding) -> None:
         super().__init__()
@@ -61,6 +65,15 @@ class Denoiser(nn.Module):
         """
         eps: Tensor = self.unet(z, t, encoder_hidden_states=self.embedding(label)).sample
         return eps
+
+    def checkpoint_activations(self) -> None:
+        """Compute activations again on the way back instead of keeping them: the same gradients in less memory."""
+        unet: Any = self.unet
+        unet.enable_gradient_checkpointing()
+
+    def compile_unet(self, backend: str | Callable[..., Any]) -> None:
+        """Run the U-Net by torch.compile from now on, in place: weights keep their names, copies are not compiled."""
+        self.unet.compile(backend=backend)
 
     def save(self, unet_folder: Path, embedding_file: Path) -> None:
         """Write the U-Net as a diffusers folder and the embedding as safetensors."""

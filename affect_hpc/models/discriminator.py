@@ -6,7 +6,13 @@ from affect_hpc.config.model import DiscriminatorConfig
 
 
 class PatchDiscriminator(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] -> one logit per overlapping patch, (B, 1, h, w)."""
+    """Images (B, 3, H, W) in [-1, 1] -> one logit per overlapping patch, (B, 1, h, w).
+
+    BatchNorm takes its statistics from the images of one forward pass: this rank's micro batch. The thesis has a batch
+    of 8 on one GPU; a micro batch of 8 on each rank is nearest to it. Statistics over all ranks (torch's SyncBatchNorm)
+    exist for GPUs only: a run on CPUs would be another one. While the adversarial loss is on, the first stage therefore
+    depends on the micro batch. The running averages are rank 0's; nothing reads them.
+    """
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()

@@ -40,6 +40,12 @@ def encode(model: VQModel, images: Tensor) -> Tensor:
     return latents
 
 
+@torch.no_grad()
+def encode_stored(model: VQModel, images: Tensor) -> Tensor:
+    """``encode`` as shards of latents hold it, in float16: training on either is training on the same latents."""
+    return encode(model, images).half()
+
+
 def decode(model: VQModel, latents: Tensor) -> Tensor:
     """Latents -> images (B, 3, H, W), about [-1, 1]. Quantises first, as the thesis does (section 3.3)."""
     images: Tensor = model.decode(latents).sample

@@ -23,16 +23,27 @@ class LatentNorm:
     std: Tensor
 
     @classmethod
-    def of(cls, config: LatentConfig, channels: int, latents: Iterable[Tensor]) -> "LatentNorm":
-        """From all latents of the train split, some (N, C, h, w) at a time; a fixed factor needs none of them."""
+    def of(
+        cls,
+        config: LatentConfig,
+        channels: int,
+        latents: Iterable[Tensor],
+        over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums,
+    ) -> "LatentNorm":
+        """From all latents of the train split; a fixed factor needs none of them.
+
+        Args:
+            latents: some (N, C, h, w) at a time; with several ranks this rank's share of them.
+            over_ranks: sum of a tensor over all ranks that share the latents.
+        """
         if config.scale is LatentScale.fixed:
             return cls(torch.zeros(channels), torch.full((channels,), 1 / config.scale_factor))
-        count, total, squares = 0, torch.zeros(channels).double(), torch.zeros(channels).double()
+        sums = torch.zeros(3, channels, dtype=torch.float64)
         for some in latents:
             wide = some.double()
-            count += wide.numel() // channels
-            total += wide.sum(dim=(0, 2, 3))
-            squares += (wide**2).sum(dim=(0, 2, 3))
+            count = torch.full_like(wide[0, :, 0, 0], wide.numel() // channels)
+            sums += torch.stack([count, wide.sum(dim=(0, 2, 3)), (wide**2).sum(dim=(0, 2, 3))]).cpu()
+        count, total, squares = over_ranks(sums)
         mean = total / count
         variance = (squares - count * mean**2) / (count - 1)
         return cls(mean.float(), variance.sqrt().float())

@@ -28,6 +28,8 @@ MODULES = {
     "invert_latents": precompute_latents,
     "manipulate": manipulate,
 }
+LDM_INPUTS = {"latents": "encode_latents", "faces": "prepare_shards", "first_stage": "train_vqgan"}
+"""What train_ldm reads."""
 
 
 def smoke_stages(*overrides: str) -> StagesConfig:
@@ -78,7 +80,7 @@ def train_chain(root: Path) -> Chain:
     chain.run("prepare_shards")
     chain.run("train_vqgan", shards="prepare_shards")
     chain.run("encode_latents", shards="prepare_shards", first_stage="train_vqgan")
-    chain.run("train_ldm", latents="encode_latents", first_stage="train_vqgan")
+    chain.run("train_ldm", **LDM_INPUTS)
     return chain
 
 

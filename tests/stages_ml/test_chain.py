@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from ml_world import Chain, edit
+from ml_world import LDM_INPUTS, Chain, edit
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -164,7 +164,7 @@ def test_bfloat16_edits_are_close_to_float32(chain: Chain) -> None:
 
 def test_sample_grids_do_not_disturb_the_training(chain: Chain) -> None:
     config = replace(chain.stages.train_ldm, sample_every=2)
-    chain.run("train_ldm", "train_ldm-grids", config=config, latents="encode_latents", first_stage="train_vqgan")
+    chain.run("train_ldm", "train_ldm-grids", config=config, **LDM_INPUTS)
     ours, theirs = (
         load_file(chain.out(name) / "unet_raw" / "diffusion_pytorch_model.safetensors")
         for name in ("train_ldm", "train_ldm-grids")
