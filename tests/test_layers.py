@@ -28,7 +28,7 @@ BELOW: dict[str, tuple[str, ...]] = {
 """Layer -> the layers it may import besides itself."""
 TORCH_FREE = ("core", "config", "hpc", *COMMANDS)
 HEAVY = ("torch", "torchvision", "deepspeed", "diffusers", "transformers", "tensorboard", "lpips")
-ONLY_IN = {"submitit": "hpc/executors.py", "deepspeed": "train/engine.py"}
+ONLY_IN = {"submitit": "hpc/executors.py", "deepspeed": "train/deepspeed_engine.py"}
 
 
 def modules_imported(source: str) -> Iterator[str]:

@@ -80,6 +80,12 @@ class TrainConfig:
     save_every: int = transient(200)
     """Steps between two checkpoints."""
     keep_checkpoints: int = transient(2)
+    save_in_background: bool = transient(False)
+    """Write checkpoints in a forked process while training goes on; takes the memory of the state once more at most."""
+    stall_s: float = transient(60.0)
+    """A step that takes longer than this and twenty times the longest one before ends the job; 0 = never."""
+    peak_tflops: float = transient(0.0)
+    """What a rank's device can do in this precision, for the utilisation in the log; 0 = unknown."""
 
     def check(self, key: str) -> None:
         """Raise UserError where a value is out of range; ``key`` is where this config stands."""
@@ -90,4 +96,9 @@ class TrainConfig:
         in_range(f"{key}.damaged_budget", self.damaged_budget, 0, 10**9, "samples")
         self.shuffle.check(f"{key}.shuffle")
         in_range(f"{key}.zero_stage", self.zero_stage, 0, 3)
+        in_range(f"{key}.stall_s", self.stall_s, 0, 10**6, "seconds")
+        in_range(f"{key}.save_every", self.save_every, 1, 10**9, "steps")
+        in_range(f"{key}.log_every", self.log_every, 1, 10**9, "steps")
+        in_range(f"{key}.keep_checkpoints", self.keep_checkpoints, 1, 10**6)
+        in_range(f"{key}.peak_tflops", self.peak_tflops, 0, 10**6, "TFLOP/s")
         in_range(f"{key}.micro_batch_size", self.micro_batch_size, 0, self.global_batch_size)

@@ -2,14 +2,15 @@
 
 import atexit
 import os
-import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,6 @@ def device_of(ranks: Ranks) -> torch.device:
     return torch.device("cpu")
 
 
-def free_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def attempt_name() -> str:
     """What all ranks of this attempt share and no other attempt has, as part of a file name."""
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "SUBMITIT_LOCAL_JOB_ID", "TORCHELASTIC_RUN_ID")
@@ -67,18 +60,19 @@ def set_up(ranks: Ranks, keep: Path) -> None:
     """
     if dist.is_initialized():
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device_of(ranks))
     # A group that is left in good order removes its file: a job that is started again under its old name needs that.
     atexit.register(_leave)
-    if ranks.world == 1:
-        # DeepSpeed wants a group of one as well; nobody else is to be met on this port.
-        rendezvous_url = f"tcp://127.0.0.1:{free_port()}"
-    else:
-        keep.mkdir(parents=True, exist_ok=True)
-        rendezvous_url = f"file://{keep.absolute()}/.rendezvous-{attempt_name()}"
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(
-        backend, init_method=rendezvous_url, rank=ranks.rank, world_size=ranks.world, timeout=timedelta(minutes=30)
-    )
+    limit = timedelta(minutes=30)
+    if ranks.world == 1:
+        # DeepSpeed wants a group of one as well.
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=limit)
+        return
+    keep.mkdir(parents=True, exist_ok=True)
+    meet = f"file://{keep.absolute()}/.rendezvous-{attempt_name()}"
+    dist.init_process_group(backend, init_method=meet, rank=ranks.rank, world_size=ranks.world, timeout=limit)
 
 
 def _leave() -> None:
@@ -117,3 +111,21 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def object_from_chief(value: Any) -> Any:
+    """Rank 0's value on all ranks, of any kind that can be pickled."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+def objects_of_ranks(value: Any) -> list[Any]:
+    """What each rank gives, in order of ranks, on all of them."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return [value]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found

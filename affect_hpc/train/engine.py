@@ -1,21 +1,21 @@
-"""One optimiser step: by DeepSpeed, or by torch alone. The loop does not know which."""
+"""One optimiser step: by DeepSpeed, or by torch alone. The loop does not know which.
+
+State is exchanged as whole named tensors, so a checkpoint of one engine, ZeRO stage or number of ranks is taken up by
+any other.
+"""
 
 import contextlib
-import logging
-import os
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from affect_hpc.config.train import EngineName, TrainConfig
+from affect_hpc.config.train import EngineName, Precision, TrainConfig
 from affect_hpc.core.errors import UserError
 from affect_hpc.train.comm import Ranks
-from affect_hpc.train.optim import adamw
+from affect_hpc.train.optim import adamw, moments, set_moments
 
 
 class Engine(Protocol):
@@ -26,6 +26,10 @@ class Engine(Protocol):
     """
 
     module: nn.Module
+    measure: bool
+    """Whether the next step takes the norm of its gradient."""
+    grad_norm: float
+    """Norm of the last gradient that was measured, over all weights, before clipping."""
 
     def forward(self, *arguments: Tensor) -> Any:
         """Output of the network."""
@@ -47,12 +51,15 @@ class Engine(Protocol):
         """Say that weights were set from outside: master copies take them up."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimiser state; called by all ranks together."""
+    def state(self) -> dict[str, Any]:
+        """module (name -> tensor), moments (optim.Moments), scaler (of the loss); called by all ranks together.
+
+        Tensors are the live ones where the engine holds whole ones: use them before the next step.
+        """
         ...
 
-    def load(self, folder: Path) -> None:
-        """Take up a saved state; called by all ranks together."""
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a state of this or any other engine; called by all ranks together."""
         ...
 
 
@@ -61,8 +68,11 @@ class PlainEngine:
 
     def __init__(self, module: nn.Module, config: TrainConfig, accumulation: int) -> None:
         self.module, self.accumulation = module, accumulation
+        self.measure, self.grad_norm = False, 0.0
         self._optimizer = adamw(module, config)
         self._clip = config.clip_grad_norm
+        device = next(module.parameters()).device.type
+        self._scaler = torch.amp.GradScaler(device, enabled=config.precision is Precision.fp16)
         self._micro = 0
 
     def forward(self, *arguments: Tensor) -> Any:
@@ -71,18 +81,23 @@ class PlainEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of one micro batch."""
-        (loss / self.accumulation).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss / self.accumulation).backward()  # type: ignore[no-untyped-call]
         self._micro += 1
 
     def step(self, lr: float) -> None:
-        """One optimiser step."""
+        """One optimiser step; one with gradients that float16 could not hold is left out and the scale lowered."""
         if self._micro < self.accumulation:
             return
+        self._scaler.unscale_(self._optimizer)
         if self._clip > 0:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self._clip)
+            norm = nn.utils.clip_grad_norm_(self.module.parameters(), self._clip)
+            self.grad_norm = float(norm) if self.measure else self.grad_norm
+        elif self.measure:
+            self.grad_norm = gradient_norm(self.module)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
         self._micro = 0
 
@@ -93,80 +108,27 @@ class PlainEngine:
     def weights_changed(self) -> None:
         """The module's weights are the only ones."""
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimiser state."""
-        folder.mkdir(parents=True)
-        torch.save(
-            {"module": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}, folder / "engine.pt"
-        )
-
-    def load(self, folder: Path) -> None:
-        """Take up a saved state."""
-        saved = torch.load(folder / "engine.pt", map_location="cpu", weights_only=True)
-        self.module.load_state_dict(saved["module"])
-        self._optimizer.load_state_dict(saved["optimizer"])
-
-
-class DeepSpeedEngine:
-    """DeepSpeed's engine with a client AdamW; ZeRO stage by config."""
-
-    def __init__(self, module: nn.Module, config: TrainConfig, micro_batch: int, accumulation: int) -> None:
-        deepspeed = _deepspeed()
-        settings = {
-            "train_micro_batch_size_per_gpu": micro_batch,
-            "gradient_accumulation_steps": accumulation,
-            # Left out it would be 1.0.
-            "gradient_clipping": config.clip_grad_norm,
-            "zero_optimization": {"stage": config.zero_stage},
-            "zero_allow_untested_optimizer": True,
+    def state(self) -> dict[str, Any]:
+        """Weights, moments, scale of the loss."""
+        named = dict(self.module.named_parameters())
+        return {
+            "module": self.module.state_dict(),
+            "moments": moments(self._optimizer, named),
+            "scaler": self._scaler.state_dict(),
         }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._engine, self._optimizer, _, _ = deepspeed.initialize(
-                model=module, optimizer=adamw(module, config), config=settings, dist_init_required=False
-            )
-        self.module: nn.Module = self._engine.module
-        self._stage = config.zero_stage
 
-    def forward(self, *arguments: Tensor) -> Any:
-        """Output of the network."""
-        return self._engine(*arguments)
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of one micro batch."""
-        self._engine.backward(loss)
-
-    def step(self, lr: float) -> None:
-        """One optimiser step."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._engine.step()
-
-    def gathered(self) -> AbstractContextManager[Any]:
-        """Within it the module holds whole weights."""
-        if self._stage < 3:
-            return contextlib.nullcontext()
-        context: AbstractContextManager[Any] = _deepspeed().zero.GatheredParameters(list(self.module.parameters()))
-        return context
-
-    def weights_changed(self) -> None:
-        """Let master copies take up weights set from outside."""
-        assert self._stage < 3, "nobody sets weights from outside in stage 3"
-        if self._stage > 0:
-            # Stages 1 and 2 keep flat master copies, which the next step would write back over the new weights.
-            self._optimizer.refresh_fp32_params()
-
-    def save(self, folder: Path) -> None:
-        """Write weights and optimiser state."""
-        self._engine.save_checkpoint(str(folder), tag="engine", save_latest=False)
-
-    def load(self, folder: Path) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state."""
-        path, _ = self._engine.load_checkpoint(str(folder), tag="engine")
-        if path is None:
-            raise UserError(
-                f"{folder} holds no DeepSpeed state: remove the checkpoint's folder, or train on the same engine."
-            )
+        self.module.load_state_dict(state["module"])
+        set_moments(self._optimizer, dict(self.module.named_parameters()), state.get("moments", {}))
+        if state.get("scaler"):
+            self._scaler.load_state_dict(state["scaler"])
+
+
+def gradient_norm(module: nn.Module) -> float:
+    """Euclidean norm of the gradients that stand in ``module``."""
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
 
 def micro_batch(config: TrainConfig, ranks: Ranks) -> int:
@@ -199,21 +161,6 @@ def make_engine(module: nn.Module, config: TrainConfig, ranks: Ranks) -> Engine:
                 f"train.engine=plain runs on one process, this job has {ranks.world}: use train.engine=deepspeed."
             )
         return PlainEngine(module, config, accumulation)
+    from affect_hpc.train.deepspeed_engine import DeepSpeedEngine  # noqa: PLC0415 (slow; the plain engine does without)
+
     return DeepSpeedEngine(module, config, micro, accumulation)
-
-
-def _deepspeed() -> Any:
-    """DeepSpeed, imported quietly and without the extension that it would compile for thirty seconds."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", "0")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(None):
-        warnings.simplefilter("ignore")
-        import deepspeed  # noqa: PLC0415 (slow to import; the plain engine does without)
-        import deepspeed.ops  # noqa: PLC0415
-        from deepspeed.utils import logger  # noqa: PLC0415
-
-        logger.setLevel(logging.WARNING)
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
-    return deepspeed

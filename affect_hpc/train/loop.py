@@ -1,10 +1,8 @@
 """The training loop. Everything in it is a function of samples seen: a resumed run is the same run."""
 
-import json
 import logging
 import math
 import random
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,16 +10,19 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from affect_hpc.config.train import TrainConfig
-from affect_hpc.core.io import append_line
 from affect_hpc.core.progress import Progress
+from affect_hpc.core.rundir import PartDir
 from affect_hpc.core.stop import STOP
 from affect_hpc.train.checkpoint import Saver
-from affect_hpc.train.comm import Ranks, any_rank, mean_over_ranks
+from affect_hpc.train.comm import Ranks, any_rank, mean_over_ranks, objects_of_ranks
+from affect_hpc.train.ema import Ema
 from affect_hpc.train.engine import Engine
+from affect_hpc.train.meter import Meter
 from affect_hpc.train.optim import lr_factor
+from affect_hpc.train.statefile import State
+from affect_hpc.train.watchdog import Watchdog, report_to
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,12 @@ class Task(Protocol):
         """One optimiser step on these samples; returns figures (means over this rank's samples)."""
         ...
 
+    def averages(self) -> Mapping[str, Ema]:
+        """Averages of weights, by name; the same on all ranks."""
+        ...
+
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs besides the engines (averages, counters)."""
+        """What this rank needs besides, to go on (counters); small."""
         ...
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -58,7 +63,10 @@ class Task(Protocol):
         ...
 
     def measures(self, step: int) -> Mapping[str, float]:
-        """Slow figures (validation loss, use of the codebook) after this many steps; mostly none. Called by all ranks."""
+        """Slow figures (validation loss, use of the codebook) after this many steps; mostly none.
+
+        Called by all ranks.
+        """
         ...
 
     def pictures(self, step: int) -> Mapping[str, Tensor]:
@@ -76,8 +84,8 @@ def seed_everything(seed: int, rank: int = 0) -> None:
 def fit(label: str, task: Task, data: Data, config: TrainConfig, ranks: Ranks, keep: Path) -> bool:
     """Train until ``samples_total``; returns False when it was asked to stop before that, with its state saved.
 
-    Resumes from the last good checkpoint below ``keep``; bit for bit the same as a run that was never stopped, on the
-    same number of ranks.
+    Resumes from the last good checkpoint below ``keep``: bit for bit the same as a run that was never stopped on the
+    same number of ranks, and on the same samples in the same order on another.
 
     Args:
         label: what is trained, for progress and logs.
@@ -85,54 +93,70 @@ def fit(label: str, task: Task, data: Data, config: TrainConfig, ranks: Ranks, k
 
     Raises:
         FloatingPointError: a loss is not finite; names the steps and the last good checkpoint.
+        UserError: a checkpoint could not be written.
     """
-    saver = Saver(keep / "checkpoints", ranks, config.keep_checkpoints)
+    saver = Saver(keep / "checkpoints", ranks, config.keep_checkpoints, config.save_in_background)
     seed_everything(config.seed, ranks.rank)
     seen = _resume(task, saver, ranks)
-    batch = config.global_batch_size
-    writer = SummaryWriter(str(keep / "tensorboard"), purge_step=seen) if ranks.is_chief else None
-    began, logged, checked = time.monotonic(), seen, seen // batch
-    with STOP.at_boundaries(), Progress(label, config.samples_total, "sample", start=seen) as progress:
-        for share in data.after(seen):
+    batch, start = config.global_batch_size, seen
+    meter = Meter(keep, config, ranks, seen)
+    checked = seen // batch
+    watchdog = Watchdog(ranks.rank, ranks.world, config.stall_s, report_to(PartDir(keep.parent)))
+    with STOP.at_boundaries(), watchdog, Progress(label, config.samples_total, "sample", start=start) as progress:
+        for share in meter.waiting_for(data.after(seen)):
             step = seen // batch
             lr = config.lr * lr_factor(config.lr_schedule, seen / config.samples_total)
+            last = seen + batch >= config.samples_total
+            log_now = last or (step + 1) % config.log_every == 0
+            for engine in task.engines().values():
+                engine.measure = log_now
             figures = task.step(share, step, lr)
             seen += batch
-            last = seen >= config.samples_total
             stop = any_rank(bool(STOP))
             save = stop or last or (step + 1) % config.save_every == 0
-            log_now = last or (step + 1) % config.log_every == 0
             values: dict[str, float] = {}
             if save or log_now:
                 # Before every save too: a checkpoint must never hold weights that a bad loss has spoilt.
                 values = {name: float(mean_over_ranks(value)) for name, value in figures.items()}
                 _require_finite(values, checked, step, saver)
                 checked = step + 1
+            watchdog.step_done()
             progress.advance(batch, **values)
-            if writer is not None and log_now:
-                rate = (seen - logged) / max(time.monotonic() - began, 1e-9)
-                began, logged = time.monotonic(), seen
-                _log(writer, keep, {**values, "lr": lr, "samples_per_s": rate}, seen)
-            if writer is not None:
-                for name, picture in task.pictures(step + 1).items():
-                    writer.add_image(name, picture, seen)
+            with watchdog.during("what is measured after step"):
+                measures = task.measures(step + 1)
+                if log_now:
+                    norms = {f"grad_norm_{name}": engine.grad_norm for name, engine in task.engines().items()}
+                    meter.log({**values, **norms, "lr": lr, **measures}, seen)
+                elif measures:
+                    meter.write(measures, seen)
+                if ranks.is_chief:
+                    meter.show(task.pictures(step + 1), seen)
             if save:
-                saver.save(seen, lambda folder: _write(folder, task, ranks))
+                with watchdog.during("the save after step"):
+                    saver.save(seen, _states(task, ranks))
+                    if stop or last:
+                        saver.wait()
             if stop and not last:
                 log.warning("%s stops after %d samples as it was asked to; the state is saved", label, seen)
+                meter.close()
                 return False
-    if writer is not None:
-        writer.close()
+    meter.close()
     return True
 
 
-def _write(folder: Path, task: Task, ranks: Ranks) -> None:
-    for name, engine in task.engines().items():
-        engine.save(folder / name)
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "task": task.state()}
+def _states(task: Task, ranks: Ranks) -> dict[str, State]:
+    """Everything a resumed run needs, gathered from all ranks: file name -> state."""
+    random_states: dict[str, Any] = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    torch.save(state, folder / f"rank_{ranks.rank:04d}.pt")
+        random_states["cuda"] = torch.cuda.get_rng_state()
+    of_ranks = objects_of_ranks({"random": random_states, "task": task.state()})
+    states: dict[str, State] = {name: engine.state() for name, engine in task.engines().items()}
+    averages = {name: average.state() for name, average in task.averages().items()}
+    return {
+        **states,
+        "averages": averages,
+        "ranks": {f"{rank:04d}": state for rank, state in enumerate(of_ranks)},
+    }
 
 
 def _resume(task: Task, saver: Saver, ranks: Ranks) -> int:
@@ -140,16 +164,23 @@ def _resume(task: Task, saver: Saver, ranks: Ranks) -> int:
     if found is None:
         return 0
     folder, seen = found
+    states = saver.read(folder)
     for name, engine in task.engines().items():
-        engine.load(folder / name)
-    mine = folder / f"rank_{ranks.rank:04d}.pt"
-    # With more ranks than before, the new ones take rank 0's averages and keep their fresh random stream.
-    state = torch.load(mine if mine.exists() else folder / "rank_0000.pt", map_location="cpu", weights_only=True)
-    task.load_state(state["task"])
-    if mine.exists():
-        torch.set_rng_state(state["torch"])
-        if "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"])
+        engine.load_state(states[name])
+    for name, average in task.averages().items():
+        average.load(states["averages"][name])
+    # With more ranks than before, the new ones take rank 0's counters and keep their fresh random stream.
+    of_ranks = states["ranks"]
+    mine = of_ranks.get(f"{ranks.rank:04d}")
+    task.load_state((mine or of_ranks["0000"]).get("task", {}))
+    if mine:
+        torch.set_rng_state(mine["random"]["torch"])
+        if "cuda" in mine["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(mine["random"]["cuda"])
+    if ranks.world != len(of_ranks):
+        log.warning(
+            "%s was saved by %d ranks, this run has %d: equal but for rounding", folder, len(of_ranks), ranks.world
+        )
     log.info("resumed from %s", folder)
     return seen
 
@@ -162,9 +193,3 @@ def _require_finite(values: Mapping[str, float], first: int, last: int, saver: S
             f"{', '.join(bad)} became non-finite between steps {first} and {last}; the last good checkpoint is "
             f"{good[0] if good else 'none: training starts anew'}. Lower the learning rate or use fp32."
         )
-
-
-def _log(writer: SummaryWriter, keep: Path, values: Mapping[str, float], seen: int) -> None:
-    for name, value in values.items():
-        writer.add_scalar(name, value, seen)
-    append_line(keep / "metrics.jsonl", json.dumps({"samples_seen": seen, **values}))

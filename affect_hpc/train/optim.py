@@ -1,14 +1,19 @@
 """Learning rate as a function of samples seen, and the optimiser."""
 
 import math
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from affect_hpc.config.train import LrSchedule, TrainConfig
 
 ONECYCLE_RISE = 0.25
 """Share of a one-cycle training in which the rate rises."""
+STEP, FIRST, SECOND = "step", "exp_avg", "exp_avg_sq"
+"""What AdamW remembers of each weight, as torch calls it: steps taken, running means of gradient and its square."""
+Moments = Mapping[str, Mapping[str, Tensor]]
+"""STEP, FIRST, SECOND -> name of the weight -> tensor; a weight that was never moved is absent."""
 
 
 def lr_factor(schedule: LrSchedule, progress: float) -> float:
@@ -27,3 +32,24 @@ def adamw(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     betas = (config.beta1, config.beta2)
     return torch.optim.AdamW(parameters, lr=config.lr, betas=betas, weight_decay=config.weight_decay)
+
+
+def moments(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> Moments:
+    """What an optimiser of whole weights remembers."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, weight in named.items():
+        for key, value in optimizer.state.get(weight, {}).items():
+            found.setdefault(key, {})[name] = value
+    return found
+
+
+def set_moments(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], saved: Moments) -> None:
+    """Give an optimiser of whole weights what another one remembered."""
+    optimizer.state.clear()
+    for name, weight in named.items():
+        if name in saved.get(STEP, {}):
+            # Steps are counted on the CPU, as torch does without fused kernels.
+            optimizer.state[weight] = {
+                key: values[name].clone().to(values[name].device if key == STEP else weight.device)
+                for key, values in saved.items()
+            }

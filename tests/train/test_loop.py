@@ -21,7 +21,7 @@ def _no_stop_left_over() -> Iterator[None]:
 
 
 def checkpoints(keep: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("samples_")) for path in (keep / "checkpoints").iterdir())
+    return sorted(int(path.name.removeprefix("samples_")) for path in (keep / "checkpoints").glob("*0*[0-9]"))
 
 
 def assert_same(a: ToyTask, b: ToyTask) -> None:
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_said_and_passed_over(
     whole = ToyTask(CONFIG)
     train(tmp_path, whole)
     newest = tmp_path / "checkpoints" / "samples_000000000048"
-    file = newest / "net" / "engine.pt"
+    file = newest / "net.safetensors"
     content = bytearray(file.read_bytes())
     if damage == "cut":
         file.write_bytes(content[: len(content) // 2])
@@ -96,6 +96,7 @@ def test_a_damaged_checkpoint_is_said_and_passed_over(
     assert "samples_000000000048 is damaged" in caplog.text
     assert again.losses == whole.losses[4:]
     assert_same(whole, again)
+    assert checkpoints(tmp_path) == [16, 32, 48], "the damaged one was replaced by a good one"
 
 
 def test_an_unfinished_save_is_ignored(tmp_path: Path) -> None:
@@ -132,11 +133,32 @@ def test_figures_reach_tensorboard_and_the_text_log(tmp_path: Path) -> None:
     train(tmp_path, task)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert set(events.Tags()["scalars"]) == {"loss", "lr", "samples_per_s"}
+    rates = {"samples_per_s", "data_wait_share", "memory_gb"}
+    assert set(events.Tags()["scalars"]) == {"loss", "lr", "grad_norm_net", *rates}
     assert [event.step for event in events.Scalars("loss")] == [8, 16, 24, 32, 40, 48]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in lines] == task.losses
     assert lines[0]["lr"] == pytest.approx(0.05)
+
+
+def test_the_logged_norm_is_that_of_the_gradient(tmp_path: Path) -> None:
+    config = replace(CONFIG, samples_total=8, clip_grad_norm=0.0)
+    task = ToyTask(config)
+    task.dropout = False
+    x = {}
+
+    def remember(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        x["value"] = inputs[0]
+
+    other = ToyTask(config)
+    other.engine.module.eval()
+    task.engine.module.register_forward_pre_hook(remember)
+    train(tmp_path, task, config)
+    loss = ((other.engine.module(x["value"]) - x["value"].sum(dim=1, keepdim=True)) ** 2).mean()
+    gradients = torch.autograd.grad(loss, list(other.engine.module.parameters()))
+    expected = float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+    (line,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert line["grad_norm_net"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_accumulated_micro_batches_make_the_same_step(tmp_path: Path) -> None:
