@@ -39,7 +39,7 @@ def draws(seed: int, numbers: Iterable[int], levels: int, shape: tuple[int, ...]
     """
     t, noise, chance = [], [], []
     for number in numbers:
-        source = np.random.Generator(np.random.Philox(key=[seed % 2**64, number]))
+        source = np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, number], np.uint64)))
         t.append(int(source.integers(levels)))
         chance.append(source.random())
         noise.append(source.standard_normal(shape, dtype=np.float32))

@@ -62,9 +62,14 @@ class Chain:
         self, kind: str, name: str = "", parts: int = 1, part: int = 0, config: Any = None, **roles: Any
     ) -> Outcome:
         """Run one stage (part) into a folder of its own; roles are names of earlier runs, or lists of names."""
-        name = name or kind
-        folder = self.root / name
-        (folder / "out").mkdir(parents=True)  # each run once
+        (self.root / (name or kind) / "out").mkdir(parents=True)  # each run once
+        return self.again(kind, name, parts, part, config, **roles)
+
+    def again(
+        self, kind: str, name: str = "", parts: int = 1, part: int = 0, config: Any = None, **roles: Any
+    ) -> Outcome:
+        """Go on with a run that was stopped."""
+        folder = self.root / (name or kind)
         folders = {
             role: tuple(self.out(one) for one in ([names] if isinstance(names, str) else names))
             for role, names in roles.items()
