@@ -5,7 +5,8 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from affect_hpc.config.checks import in_range
+from affect_hpc.config.checks import in_range, one_of
+from affect_hpc.config.train import Precision
 from affect_hpc.core.errors import UserError
 
 
@@ -42,6 +43,10 @@ class ClusterConfig:
     """Array elements that share the work of one divisible stage run."""
     slots: int = 2
     """Local: processors to be shared; a job takes cpus_per_task times its ranks of them, but never more than all."""
+    peak_tflops: dict[str, float] = field(default_factory=dict)
+    """TFLOP/s of one GPU by precision (fp32, bf16, fp16), without sparsity: the plan then states GPU hours."""
+    utilisation: list[float] = field(default_factory=lambda: [0.25, 0.45])
+    """Share of that peak which trainings reach, low and high: what the stated hours assume."""
     retry: bool = True
     """Run failed jobs again on the next launch."""
     max_attempts: int = 3
@@ -69,6 +74,14 @@ class ClusterConfig:
         """Raise UserError where a value is out of range."""
         in_range("cluster.parts", self.parts, 1, 100_000)
         in_range("cluster.slots", self.slots, 1, 10_000)
+        for name, peak in self.peak_tflops.items():
+            one_of("cluster.peak_tflops", name, [precision.name for precision in Precision])
+            in_range(f"cluster.peak_tflops.{name}", peak, 0, 1_000_000, "TFLOP/s")
+        if len(self.utilisation) != 2 or not 0 < self.utilisation[0] <= self.utilisation[1] <= 1:
+            raise UserError(
+                f"cluster.utilisation={self.utilisation} is no range: give two shares from 0 to 1, the lower one"
+                " first, such as [0.25,0.45]."
+            )
         in_range("cluster.max_array_size", self.max_array_size, 2, 10_000_000)
 
     def resources_of(self, stage: str, resource_class: str) -> Resources:

@@ -14,6 +14,7 @@ from affect_hpc.config.root import Config
 from affect_hpc.config.stages import LatentsFrom
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.hashing import folder_digest
+from affect_hpc.hpc.advice import check_trainings
 from affect_hpc.hpc.catalog import CATALOG
 from affect_hpc.hpc.graph import Edge, External, Graph, Node
 
@@ -153,7 +154,9 @@ def plan(configs: Sequence[Config]) -> tuple[Graph, list[dict[str, Node]]]:
     planner = Planner(Path(first.store).absolute())
     points = [planner.point(cfg) for cfg in configs]
     if first.stage == "report" and all("reduce" in point for point in points):
-        return Graph([planner.report(first, points)]), points
+        graph = Graph([planner.report(first, points)])
+        check_trainings(graph, first.cluster, planner.store)
+        return graph, points
     missing = [point for point in points if first.stage not in point]
     if missing:
         if first.data.holds_clips:
@@ -162,7 +165,9 @@ def plan(configs: Sequence[Config]) -> tuple[Graph, list[dict[str, Node]]]:
                 " stage=prepare_shards or stage=precompute_audio."
             )
         raise UserError(f"stage={first.stage} is not part of this plan: it runs {', '.join(points[0])}, report.")
-    return Graph([point[first.stage] for point in points]), points
+    graph = Graph([point[first.stage] for point in points])
+    check_trainings(graph, first.cluster, planner.store)
+    return graph, points
 
 
 def check_judges(cfg: Config, experts: ExpertsConfig) -> None:

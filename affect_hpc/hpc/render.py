@@ -9,11 +9,13 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from affect_hpc.config.cluster import ClusterConfig
 from affect_hpc.core.io import read_json_if_there
 from affect_hpc.core.rundir import PartDir
+from affect_hpc.hpc.advice import described, warnings
 from affect_hpc.hpc.catalog import CATALOG
 from affect_hpc.hpc.graph import External, Graph, Node
 from affect_hpc.hpc.submit import Action, Decisions, job_of
@@ -41,6 +43,7 @@ def plan_tree(graph: Graph, decisions: Decisions, cluster: ClusterConfig, title:
         ]
         branch = shown[users[-1]] if users else tree
         shown[kind] = branch.add(_kind_line(kind, by_kind[kind], decisions, cluster))
+        _add_needs(shown[kind], by_kind[kind], decisions, cluster)
         externals = {
             f"{role}: {edge.path.name} ({edge.digest[:10]})"
             for node in by_kind[kind]
@@ -69,6 +72,19 @@ def _kind_line(kind: str, nodes: list[Node], decisions: Decisions, cluster: Clus
         asks = f"{asked.nodes} nodes x {asked.tasks_per_node} ranks, {asks} each"
     names = nodes[0].signature if len(nodes) == 1 else f"{nodes[0].signature} .."
     return f"{kind} [dim]{names}[/]  {runs}: {states}  [dim]({asks})[/]"
+
+
+def _add_needs(branch: Tree, nodes: list[Node], decisions: Decisions, cluster: ClusterConfig) -> None:
+    """Below a kind that is to run: what it needs, and what of its settings is worth a second look."""
+    to_run = {element.node for element in decisions.elements(Action.run)}
+    nodes = [node for node in nodes if node in to_run]
+    if not nodes:
+        return
+    lines = [(text, "dim") for text in described(nodes, cluster)]
+    lines += [(text, "yellow") for text in dict.fromkeys(line for node in nodes for line in warnings(node, cluster))]
+    for text, style in lines:
+        # Other lines of the tree are cut at the edge; these are wrapped.
+        branch.add(Text(text, style, overflow="fold", no_wrap=False))
 
 
 def last_line(place: PartDir, store: Path) -> str:
