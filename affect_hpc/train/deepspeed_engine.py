@@ -37,9 +37,15 @@ class DeepSpeedEngine:
             "gradient_clipping": config.clip_grad_norm,
             "zero_optimization": {"stage": config.zero_stage},
             "zero_allow_untested_optimizer": True,
-            # The autocast of forward passes is ours; this one brings the scaling of the loss.
-            "torch_autocast": {"enabled": config.precision is Precision.fp16, "dtype": "float16"},
+            # The autocast of forward passes is ours; this one brings the scaling of the loss, gradients stay float32.
+            "torch_autocast": {
+                "enabled": config.precision is Precision.fp16,
+                "dtype": "float16",
+                "lower_precision_safe_modules": [],
+            },
         }
+        # DeepSpeed keeps this one for the whole process: an engine before may have had another precision.
+        self._deepspeed.runtime.torch_autocast.TORCH_AUTOCAST_INITIALIZED = False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._engine, self._optimizer, _, _ = self._deepspeed.initialize(
@@ -183,6 +189,7 @@ def _imported() -> Any:
         warnings.simplefilter("ignore")
         import deepspeed  # noqa: PLC0415 (it looks for a compiler when it is imported)
         import deepspeed.ops  # noqa: PLC0415
+        import deepspeed.runtime.torch_autocast  # noqa: PLC0415
         import deepspeed.utils  # noqa: PLC0415
         from deepspeed.utils import logger  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from affect_hpc.config.train import LrSchedule, TrainConfig
+from affect_hpc.config.train import EngineName, LrSchedule, Precision, TrainConfig
 from affect_hpc.core.errors import UserError
 from affect_hpc.train import comm
 from affect_hpc.train.ema import Ema
@@ -92,3 +92,18 @@ def test_alone_the_helpers_vanish() -> None:
 def test_a_batch_that_cannot_be_divided_is_refused(batch: int, micro: int, world: int) -> None:
     with pytest.raises(UserError, match="global_batch_size"):
         make_engine(nn.Linear(1, 1), TrainConfig(batch, 64, 0.1, micro_batch_size=micro), comm.Ranks(0, world, 0))
+
+
+def test_gradients_that_float16_cannot_hold_leave_the_step_out_and_lower_the_scale() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(net.weight)
+    engine = make_engine(net, TrainConfig(1, 64, 0.1, engine=EngineName.plain, precision=Precision.fp16), comm.Ranks())
+    scale = engine.state()["scaler"]["scale"]
+    engine.backward(net.weight.sum() * float("inf"))
+    engine.step(0.1)
+    assert float(net.weight.detach()) == 1.0
+    assert engine.state()["scaler"]["scale"] == scale / 2
+    engine.backward(net.weight.sum())
+    engine.step(0.1)
+    assert float(net.weight.detach()) == pytest.approx(0.899, abs=1e-3), "AdamW moves by the rate, whatever the scale"
+    assert engine.state()["scaler"]["scale"] == scale / 2

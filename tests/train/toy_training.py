@@ -16,6 +16,7 @@ from affect_hpc.train import comm
 from affect_hpc.train.ema import Ema
 from affect_hpc.train.engine import Engine, make_engine, micro_batches
 from affect_hpc.train.loop import fit, seed_everything
+from affect_hpc.train.precision import autocast
 
 ALONE = comm.Ranks()
 CONFIG = TrainConfig(
@@ -51,6 +52,7 @@ class ToyTask:
         self.ema = Ema(net, 0.9)
         self.engine = make_engine(net, config, ranks)
         self.micro = config.micro_batch_size or config.global_batch_size // ranks.world
+        self.precision = config.precision
         self.losses: list[float] = []
         self.stop_at = self.poison_at = -1
         self.dropout = True
@@ -80,7 +82,9 @@ class ToyTask:
         losses = []
         for micro in micro_batches(batch, self.micro):
             x = micro["x"]
-            loss = ((self.engine.forward(x) - x.sum(dim=1, keepdim=True)) ** 2).mean()
+            with autocast(self.precision, torch.device("cpu")):
+                predicted = self.engine.forward(x)
+            loss = ((predicted.float() - x.sum(dim=1, keepdim=True)) ** 2).mean()
             if step == self.poison_at:
                 loss = loss * float("nan")
             self.engine.backward(loss)
