@@ -19,6 +19,10 @@ from typing import Any
 from affect_hpc.core.io import manifest_of, read_json, read_json_if_there, sync_folder, write_json
 
 
+HANG = "hang"
+"""Kind of a failure that a rank named before the job was ended: what the other ranks then meet is its consequence."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The outputs of the parents, by role.
@@ -104,6 +108,7 @@ class PartDir:
 
     def begin_attempt(self) -> None:
         """Count one attempt. In a file of its own: launcher and job write at the same time."""
+        (self.path / "FAILED").unlink(missing_ok=True)
         write_json(self.path / "attempts.json", {"count": self.attempts() + 1})
 
     def take_back_attempt(self) -> None:
@@ -121,7 +126,7 @@ class PartDir:
         write_json(self.path / "DONE", {**done, "node": socket.gethostname(), "finished": time.time()})
 
     def fail(self, message: str, kind: str) -> None:
-        """Mark the element failed; ``kind`` is user, error or lost."""
+        """Mark the element failed; ``kind`` is user, error, stopped, lost or hang."""
         write_json(self.path / "FAILED", {"message": message, "kind": kind, "node": socket.gethostname()})
 
     def is_intact(self) -> bool:

@@ -24,7 +24,7 @@ from affect_hpc.core import logs
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json, read_json_if_there, write_json
 from affect_hpc.core.progress import PROGRESS_FILE
-from affect_hpc.core.rundir import Inputs, Outcome, PartDir, RunDir, Workplace
+from affect_hpc.core.rundir import HANG, Inputs, Outcome, PartDir, RunDir, Workplace
 from affect_hpc.core.stop import STOP, Stopped
 from affect_hpc.hpc.catalog import CATALOG
 
@@ -172,7 +172,8 @@ def _failed(place: PartDir, chief: bool, message: str, kind: str, code: int) -> 
     if chief:
         # First give back what was half-written: on a full disk there is room for the marker only then.
         shutil.rmtree(place.aside(), ignore_errors=True)
-        place.fail(message, kind)
+        if (place.failure() or {}).get("kind") != HANG:
+            place.fail(message, kind)
     return code
 
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from affect_hpc.core.rundir import PartDir
+from affect_hpc.core.rundir import HANG, PartDir
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +119,6 @@ def report_to(place: PartDir) -> Callable[[str], None]:
     def report(message: str) -> None:
         before = place.failure()
         if before is None or " hangs at " not in str(before["message"]):
-            place.fail(message, "error")
+            place.fail(message, HANG)
 
     return report
