@@ -18,7 +18,6 @@ from typing import Any
 
 from affect_hpc.core.io import manifest_of, read_json, read_json_if_there, sync_folder, write_json
 
-
 HANG = "hang"
 """Kind of a failure that a rank named before the job was ended: what the other ranks then meet is its consequence."""
 
