@@ -7,6 +7,7 @@ ever imported, so no code of the file or of a library runs. Tensors are looked f
 
 import pickle
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ STORAGES: Mapping[str, torch.dtype] = {
     "BoolStorage": torch.bool,
 }
 INERT: Mapping[str, frozenset[str]] = {
-    "builtins": frozenset("set frozenset dict list tuple slice complex bytearray object int float str bool".split()),
+    "builtins": frozenset(
+        "set frozenset dict list tuple range slice complex bytes bytearray object int float str bool".split()
+    ),
     "collections": frozenset({"defaultdict", "deque", "Counter"}),
     "copyreg": frozenset({"_reconstructor"}),
     "_codecs": frozenset({"encode"}),
@@ -48,8 +51,6 @@ INERT: Mapping[str, frozenset[str]] = {
 """Names outside the state dict that a training leaves behind; placeholders stand for them."""
 INERT_PACKAGES = ("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "omegaconf")
 """Their classes, which begin with a capital, are placeholders too; their functions are refused."""
-RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-"""Modules that old protocols call by their names in Python 2."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,9 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        module = RENAMED.get(module_name, module_name)
+        # Protocols below 3 call things by their names in Python 2.
+        found = (IMPORT_MAPPING.get(module_name, module_name), global_name)
+        module, global_name = NAME_MAPPING.get((module_name, global_name), found)
         if (module, global_name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, global_name) in BUILDERS:
