@@ -24,8 +24,8 @@ from affect_hpc.core.io import read_json
 from affect_hpc.hpc.catalog import CATALOG
 from affect_hpc.hpc.graph import External, Node
 
-DEEPSPEED_BUCKET = 4 * 500_000_000
-"""Bytes of the buffer through which ZeRO reduces gradients: DeepSpeed's own reduce_bucket_size, in float32."""
+DEEPSPEED_BUCKET = 4 * 50_000_000
+"""Bytes of the buffer through which ZeRO reduces gradients: train/deepspeed_engine.py says its numbers, of float32."""
 DEEPSPEED_LIVE = 1_000_000_000
 """Weights that ZeRO-3 leaves gathered for their next use: DeepSpeed's own stage3_max_live_parameters."""
 THERE_AND_BACK = 3

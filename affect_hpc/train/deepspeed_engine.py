@@ -15,6 +15,8 @@ from affect_hpc.config.train import Precision, TrainConfig
 from affect_hpc.train.engine import gradient_norm
 from affect_hpc.train.optim import FIRST, SECOND, STEP, adamw, moments, set_moments
 
+BUCKET = 50_000_000
+"""Numbers sent at once; ``hpc.estimates`` counts with the same."""
 SCALE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """What DeepSpeed's own loss scaler remembers."""
 
@@ -35,7 +37,12 @@ class DeepSpeedEngine:
             "gradient_accumulation_steps": accumulation,
             # Left out it would be 1.0.
             "gradient_clipping": config.clip_grad_norm,
-            "zero_optimization": {"stage": config.zero_stage},
+            # DeepSpeed's own buckets hold 500 million numbers, three times the weights of our largest network.
+            "zero_optimization": {
+                "stage": config.zero_stage,
+                "reduce_bucket_size": BUCKET,
+                "allgather_bucket_size": BUCKET,
+            },
             "zero_allow_untested_optimizer": True,
             # The autocast of forward passes is ours; this one brings the scaling of the loss, gradients stay float32.
             "torch_autocast": {

@@ -234,9 +234,9 @@ def test_amounts_have_three_digits(value: float, text: str) -> None:
         (
             4,
             3,
-            "on 4 ranks it takes 0.9 GB more a rank and sends all weights twice a step; take zero=0.",
+            "on 4 ranks it saves 0.9 of 2.8 GB a rank and sends all weights twice a step; take zero=0.",
         ),
-        (64, 2, "for 157 M parameters on 64 ranks it takes 0.2 GB more a rank; take zero=0."),
+        (64, 2, "for 157 M parameters on 64 ranks it saves 1.6 of 2.8 GB a rank; take zero=0."),
     ],
 )
 def test_zero_of_a_small_network_is_pointless(
