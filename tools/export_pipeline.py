@@ -98,6 +98,11 @@ def export(source: Source, out: Path) -> None:
             f"{len(ldm.norm.mean)}: give the --first-stage that the model was trained on."
         )
     count = ldm.condition.num_classes
+    if ldm.condition.null_index != count:
+        raise UserError(
+            f"{source.ldm / DESCRIPTION}: null_index={ldm.condition.null_index} is not the last row of {count + 1}, "
+            "which the exported pipeline takes for no label: export another model."
+        )
     names = EMOTIONS if count == len(EMOTIONS) else [str(i) for i in range(count)]
     index = {
         "_class_name": ["pipeline", "LabelPipeline"],
@@ -156,7 +161,11 @@ def conditions_of(source: Source) -> dict[str, Any]:
 def card(source: Source, names: list[str], conditions: dict[str, Any]) -> str:
     """The model card, in Markdown."""
     about = read_json_if_there(source.ldm / "imported.json")
-    figures = read_json_if_there(source.first_stage / "vqgan.json") or {}
+    done = read_json_if_there(source.ldm.parent / "DONE") or {}
+    figures = {
+        "denoiser": done.get("summary", {}),
+        "first stage": read_json_if_there(source.first_stage / "vqgan.json") or {},
+    }
     corpus = corpus_of(source.ldm.parent)
     if about:
         origin = f"Imported from `{about['source']}` (SHA-256 `{about['sha256']}`, {about['weights']} weights)."
@@ -183,10 +192,13 @@ def card(source: Source, names: list[str], conditions: dict[str, Any]) -> str:
             "Whether weights may be passed on under these terms is for their owners to say: ask before you do."
         )
     lines += ["", "## Figures", ""]
-    measured = {name: value for name, value in figures.items() if isinstance(value, int | float)}
-    lines += [f"* first stage, {name}: {value:.4g}" for name, value in sorted(measured.items())]
-    if not measured:
-        lines.append("None are recorded beside the run.")
+    measured = [
+        f"* {part}, {name}: {value:.4g}"
+        for part, values in figures.items()
+        for name, value in sorted(values.items())
+        if isinstance(value, int | float)
+    ]
+    lines += measured or ["None are recorded beside the run."]
     lines += [
         *("", "## Intended use", ""),
         "Research on facial expression and on generative models. Not for judging people, not for pictures of a real",

@@ -78,6 +78,7 @@ def run(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (ldm / "out" / "imported.json").unlink()
     (vqgan / "out").mkdir()
     (ldm / "out" / "first_stage").rename(vqgan / "out" / "first_stage")
+    write_json(ldm / "DONE", {"summary": {"samples": 4, "val_loss": 0.125}})
     write_json(vqgan / "out" / "vqgan.json", {"val_psnr": 27.25, "perceptual": "none"})
     write_json(ldm / "out" / terms.FILE, {"affectnet": terms.summary("affectnet")})
     description = read_json(ldm / "out" / DESCRIPTION)
@@ -156,7 +157,7 @@ def test_the_folder_says_where_it_is_from(exported: Path, run: Path) -> None:
     assert "Output of the run `train_ldm/c`" in card and "The corpus `affectnet`." in card
     assert "AffectNet (University of Denver (M. H. Mahoor)), Academic Use License v2.1" in card
     assert "* Academic research only, nothing commercial." in card and "first stage, val_psnr: 27.25" in card
-    assert "synthetic: mark it so" in card
+    assert "denoiser, val_loss: 0.125" in card and "synthetic: mark it so" in card
     assert read_json(exported / terms.FILE) == {"affectnet": terms.summary("affectnet")}
     assert read_json(exported / "model_index.json")["latent_norm"]["mean"] == [0.5, -1.0, 0.25]
     store = str(run.parents[2])
