@@ -10,6 +10,7 @@ from rich.table import Table
 
 from affect_hpc.config.cluster import ClusterConfig
 from affect_hpc.config.compose import collect
+from affect_hpc.core import story
 from affect_hpc.core.io import read_json_if_there
 from affect_hpc.core.progress import duration
 from affect_hpc.core.rundir import PartDir, RunDir
@@ -83,11 +84,13 @@ class Overview:
                 f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                 for key, value in done["summary"].items()
             )
+            figures = "; ".join(filter(None, [figures, story.told(place.keep)]))
             return Row(name, "DONE", done["node"], done["seconds"], attempts, figures, [], False, job)
         state, node, live = self._state(job, failure is not None)
         age = time.time() - job["submitted"] if job else 0.0
         progress = read_json_if_there(place.progress) if live and state == "RUNNING" else None
         last = progress["line"] if progress else last_line(place, self.store)
+        last = "; ".join(filter(None, [last, story.told(place.keep)]))
         return Row(name, state, node, age, attempts, last, log_lines(place, self.store), live, job)
 
     def _state(self, job: dict[str, Any] | None, failed: bool) -> tuple[str, str, bool]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from affect_hpc.config.train import TrainConfig
+from affect_hpc.core import story
 from affect_hpc.core.progress import Progress
-from affect_hpc.core.rundir import PartDir
+from affect_hpc.core.rundir import PartDir, this_host
 from affect_hpc.core.stop import STOP
 from affect_hpc.train.checkpoint import Saver
 from affect_hpc.train.comm import Ranks, any_rank, mean_over_ranks, objects_of_ranks
@@ -98,6 +99,8 @@ def fit(label: str, task: Task, data: Data, config: TrainConfig, ranks: Ranks, k
     saver = Saver(keep / "checkpoints", ranks, config.keep_checkpoints, config.save_in_background)
     seed_everything(config.seed, ranks.rank)
     seen = _resume(task, saver, ranks)
+    if ranks.is_chief:
+        story.begin(keep, seen, this_host())
     batch, start = config.global_batch_size, seen
     meter = Meter(keep, config, ranks, seen)
     checked = seen // batch
