@@ -201,8 +201,8 @@ class TrainLdmConfig:
         in_range(f"{key}.validation_samples", self.validation_samples, 0, 10**6, "faces")
         if self.compile is not CompileBackend.none and self.train.zero_stage == 3:
             raise UserError(
-                f"{key}.compile={self.compile.name} does not go with {key}.train.zero_stage=3, whose weights are"
-                f" gathered by hooks that a compiled network leaves out: set {key}.compile=none or a lower stage."
+                f"{key}.compile={self.compile.name} does not go with {key}.train.zero_stage=3, which gathers weights"
+                f" layer by layer and so leaves nothing to fuse: set {key}.compile=none or a lower stage."
             )
 
 

@@ -22,8 +22,10 @@ from affect_hpc.data.images import ImageSet, unit_range
 from affect_hpc.data.loader import Samples
 from affect_hpc.experts.referee import DESCRIPTION, RefereeIdentity, Trunk, accuracy
 from affect_hpc.train import comm
+from affect_hpc.train.ema import Ema
 from affect_hpc.train.engine import Engine, make_engine, micro_batch, micro_batches
 from affect_hpc.train.loop import fit, seed_everything
+from affect_hpc.train.precision import autocast
 
 TEMPERATURE = 0.1
 """Of the contrastive loss."""
@@ -63,13 +65,17 @@ class RefereeTask:
     """What both judges share; ``loss`` is a subclass' own."""
 
     def __init__(self, network: Trunk, config: TrainConfig, ranks: comm.Ranks) -> None:
-        self.device = comm.device_of(ranks)
+        self.device, self.precision = comm.device_of(ranks), config.precision
         self.engine = make_engine(network.to(self.device), config, ranks)
         self.micro = micro_batch(config, ranks)
 
     def engines(self) -> Mapping[str, Engine]:
         """The networks with their optimisers."""
         return {"network": self.engine}
+
+    def averages(self) -> Mapping[str, Ema]:
+        """None."""
+        return {}
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs besides the engines."""
@@ -78,9 +84,19 @@ class RefereeTask:
     def load_state(self, state: dict[str, Any]) -> None:
         """Nothing beyond the engine."""
 
+    def measures(self, step: int) -> Mapping[str, float]:
+        """No slow figures."""
+        return {}
+
     def pictures(self, step: int) -> Mapping[str, Tensor]:
         """Image grids of this step."""
         return {}
+
+    def outputs(self, faces: Tensor) -> Tensor:
+        """What the network makes of faces (B, 3, H, W) in [-1, 1], in float32."""
+        with autocast(self.precision, self.device):
+            out: Tensor = self.engine.forward(augment(faces).to(self.device))
+        return out.float()
 
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Loss of one micro batch."""
@@ -102,8 +118,8 @@ class EmotionTask(RefereeTask):
 
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Loss of one micro batch."""
-        faces = augment(unit_range(batch["image"])).to(self.device)
-        return F.cross_entropy(self.engine.forward(faces), batch["label"].to(self.device), label_smoothing=0.05)
+        logits = self.outputs(unit_range(batch["image"]))
+        return F.cross_entropy(logits, batch["label"].to(self.device), label_smoothing=0.05)
 
 
 class PairSet:
@@ -145,7 +161,7 @@ class IdentityTask(RefereeTask):
         # Two faces of one identity in a batch would be pushed apart: one of them stays.
         unique = list({int(identity): row for row, identity in enumerate(batch["identity"])}.values())
         pairs = unit_range(torch.cat([batch["image"][unique], batch["partner"][unique]]))
-        first, second = self.engine.forward(augment(pairs).to(self.device)).chunk(2)
+        first, second = self.outputs(pairs).chunk(2)
         return contrastive_loss(first, second)
 
 

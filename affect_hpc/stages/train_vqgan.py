@@ -1,8 +1,8 @@
 """First stage: VQGAN on aligned crops (thesis section 4.3.2)."""
 
 import logging
+import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from affect_hpc.config.stages import TrainVqganConfig
-from affect_hpc.config.train import Precision
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import write_json
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
@@ -28,11 +27,14 @@ from affect_hpc.losses.autoencoding import (
     gradient_error,
     pooled_error,
 )
+from affect_hpc.losses.codebook import code_counts, codebook_use
 from affect_hpc.models import first_stage
 from affect_hpc.models.discriminator import PatchDiscriminator
 from affect_hpc.train import comm
+from affect_hpc.train.ema import Ema
 from affect_hpc.train.engine import Engine, make_engine, micro_batch, micro_batches
 from affect_hpc.train.loop import fit, seed_everything
+from affect_hpc.train.precision import autocast
 
 log = logging.getLogger(__name__)
 
@@ -52,26 +54,29 @@ class Autoencoder(nn.Module):
     def _keep_hidden(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._hidden = inputs[0].detach()
 
-    def forward(self, images: Tensor, quantise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images -> reconstruction, input of the last convolution (detached), codebook loss.
+    def forward(self, images: Tensor, quantise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images -> reconstruction, input of the last convolution (detached), codebook loss, codes.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
-            quantise: scalar; 0 while the encoder warms up.
+            quantise: scalar; 0 while the encoder warms up: there are no codes then.
         """
         latents = first_stage.encode(self.model, images)
-        codebook = latents.new_zeros((), dtype=torch.float32)
+        codebook, codes = latents.new_zeros((), dtype=torch.float32), latents.new_zeros(0, dtype=torch.int64)
         if quantise:
             with torch.autocast(latents.device.type, enabled=False):
-                # The nearest of thousands of codes in three dimensions is not to be told in bfloat16.
-                latents, codebook, _ = self.model.quantize(latents.float())
+                # The nearest of thousands of codes in three dimensions is not to be told in half precision.
+                latents, codebook, (_, _, codes) = self.model.quantize(latents.float())
         fake = self.model.decoder(self.model.post_quant_conv(latents))
         assert self._hidden is not None, "the hook has run"
-        return fake, self._hidden, codebook
+        return fake, self._hidden, codebook, codes
 
 
 class VqganTask:
-    """Two engines: generator (with codebook) and discriminator."""
+    """Two engines: generator (with codebook) and discriminator.
+
+    The counts of codes are sums over all ranks, so that a resumed run needs those of no other rank.
+    """
 
     def __init__(self, cfg: TrainVqganConfig, data: TrainingData, images: ImageSet, ranks: comm.Ranks) -> None:
         self.cfg, self.data, self.count, self.ranks = cfg, data, len(images), ranks
@@ -81,9 +86,14 @@ class VqganTask:
         discriminator = PatchDiscriminator(cfg.discriminator).to(self.device)
         self.generator = make_engine(generator, cfg.train, ranks)
         self.discriminator = make_engine(discriminator, cfg.train, ranks)
-        self.perceptual = None if cfg.perceptual == "none" else load_perceptual(cfg.perceptual, "").distance
+        self.perceptual = None
+        if cfg.perceptual != "none":
+            network: Any = load_perceptual(cfg.perceptual, "")
+            self.perceptual = network.to(self.device).distance
         self.weights = center_weights(images.image(0).shape[0], cfg.center_weight, self.device)
         self.micro = micro_batch(cfg.train, ranks)
+        self.size = cfg.first_stage.codebook_size
+        self.logged = self.recent = code_counts(torch.zeros(0, dtype=torch.int64, device=self.device), self.size)
 
     @property
     def net(self) -> Autoencoder:
@@ -96,17 +106,17 @@ class VqganTask:
         """The networks with their optimisers."""
         return {"generator": self.generator, "discriminator": self.discriminator}
 
-    def state(self) -> dict[str, Any]:
-        """What a resumed run needs besides the engines."""
+    def averages(self) -> Mapping[str, Ema]:
+        """None (thesis)."""
         return {}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Nothing beyond the engines."""
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs besides the engines."""
+        return {"logged": self.logged.cpu(), "recent": self.recent.cpu()}
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Arithmetic of the forward passes."""
-        on = self.cfg.train.precision is Precision.bf16
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.logged, self.recent = (state[name].to(self.device) for name in ("logged", "recent"))
 
     def reconstruction_loss(self, fake: Tensor, real: Tensor) -> Tensor:
         """All losses between an image and its reconstruction, weighted."""
@@ -129,26 +139,52 @@ class VqganTask:
         if step == self.cfg.warmup_steps > 0:
             self.fill_codebook(len(batch["image"]))
         figures: dict[str, list[Tensor]] = {}
+        used: list[Tensor] = []
         for micro in micro_batches(batch, self.micro):
             real = unit_range(micro["image"].to(self.device))
-            for name, value in self._micro_step(real, step, lr).items():
+            found, codes = self._micro_step(real, step, lr)
+            used.append(codes)
+            for name, value in found.items():
                 figures.setdefault(name, []).append(value.detach().float())
+        self._count(torch.cat(used))
+        revive = self.cfg.revive_every
+        if revive and (step + 1) % revive == 0 and step >= self.cfg.warmup_steps:
+            self.revive_codes(batch, step)
         return {name: torch.stack(values).mean() for name, values in figures.items()}
 
-    def _micro_step(self, real: Tensor, step: int, lr: float) -> dict[str, Tensor]:
+    def _count(self, codes: Tensor) -> None:
+        if self.cfg.revive_every or self.cfg.codebook_every:
+            mean = comm.mean_over_ranks(code_counts(codes, self.size).double())
+            counts = (mean * self.ranks.world).round().long()
+            self.logged, self.recent = self.logged + counts, self.recent + counts
+
+    def measures(self, step: int) -> Mapping[str, float]:
+        """Use of the codebook since the figures before: ``codes_used`` and ``perplexity``, over all ranks."""
+        every = self.cfg.codebook_every
+        if not every or step % every:
+            return {}
+        figures = codebook_use(self.logged)
+        self.logged = torch.zeros_like(self.logged)
+        return figures
+
+    def _micro_step(self, real: Tensor, step: int, lr: float) -> tuple[dict[str, Tensor], Tensor]:
         cfg = self.cfg
         adversarial = cfg.disc_start >= 0 and step >= cfg.disc_start
-        with self.autocast():
-            fake, hidden, codebook = self.generator.forward(real, torch.tensor(step >= cfg.warmup_steps))
+        with autocast(cfg.train.precision, self.device):
+            fake, hidden, codebook, codes = self.generator.forward(real, torch.tensor(step >= cfg.warmup_steps))
         leaf = fake.detach().float().requires_grad_()
         rec_loss = self.reconstruction_loss(leaf, real)
         (g_rec,) = torch.autograd.grad(rec_loss, leaf)
         gradient, figures = g_rec, {"rec_loss": rec_loss, "codebook_loss": codebook}
         if adversarial:
             # Through the module, not the engine: these gradients are not the discriminator's.
-            with self.autocast():
-                adv_loss = generator_loss(cfg.gan_loss, self.discriminator.module(leaf))
-            (g_adv,) = torch.autograd.grad(adv_loss, leaf)
+            with autocast(cfg.train.precision, self.device):
+                judged = self.discriminator.module(leaf)
+                adv_loss = generator_loss(cfg.gan_loss, judged)
+            # A mean over patches has gradients that float16 may lose on their way; a power of two costs no rounding.
+            scale = 2.0 ** int(math.log2(judged.numel()))
+            (g_adv,) = torch.autograd.grad(adv_loss * scale, leaf)
+            g_adv = g_adv / scale
             last = self.net.model.decoder.conv_out.weight
             weight = cfg.disc_weight * adaptive_weight(hidden.float(), last.detach(), g_rec, g_adv)
             gradient = g_rec + weight * g_adv
@@ -156,14 +192,14 @@ class VqganTask:
         self.generator.backward((fake.float() * gradient).sum() + cfg.codebook_weight * codebook.float())
         self.generator.step(lr)
         if adversarial:
-            with self.autocast():
+            with autocast(cfg.train.precision, self.device):
                 logits = self.discriminator.forward(torch.cat([real, leaf.detach()]))
             real_logits, fake_logits = logits.float().chunk(2)
             disc_loss = discriminator_loss(cfg.gan_loss, real_logits, fake_logits)
             self.discriminator.backward(disc_loss)
             self.discriminator.step(lr)
             figures["disc_loss"] = disc_loss
-        return figures
+        return figures, codes
 
     @torch.no_grad()
     def fill_codebook(self, batch_size: int) -> None:
@@ -173,14 +209,34 @@ class VqganTask:
         pool: list[Tensor] = []
         while sum(len(rows) for rows in pool) < 2 * len(table):
             chosen = torch.randint(self.count, (batch_size,), generator=generator)
-            faces = unit_range(self.data.fetch(chosen.tolist())["image"].to(self.device))
-            latents = first_stage.encode(self.net.model, faces).float()
-            pool.append(latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1]))
+            pool.append(self._vectors(self.data.fetch(chosen.tolist())))
         rows = torch.cat(pool)
         order = torch.randperm(len(rows), generator=generator)[: len(table)]
         # Rank 0's choice for all: rounding may differ between machines.
         table.copy_(comm.from_chief(rows[order.to(rows.device)]))
         self.generator.weights_changed()
+
+    @torch.no_grad()
+    def revive_codes(self, batch: Mapping[str, Tensor], step: int) -> None:
+        """Replace codes that nothing used since the last time by random encoder outputs of this batch.
+
+        A code that is never the nearest gets no gradient and stays where it is; restarted after Dhariwal et al. 2020,
+        section 3.1. The moments that the optimiser keeps of such a code have decayed by then.
+        """
+        table = self.net.model.quantize.embedding.weight
+        rows = torch.cat([self._vectors(micro) for micro in micro_batches(batch, self.micro)])
+        generator = torch.Generator().manual_seed(self.cfg.train.seed * 1_000_003 + step)
+        chosen = torch.randint(len(rows), (len(table),), generator=generator)
+        # Rank 0's faces for all.
+        fresh = comm.from_chief(rows[chosen.to(rows.device)])
+        table.copy_(torch.where(self.recent[:, None] > 0, table, fresh))
+        self.recent = torch.zeros_like(self.recent)
+        self.generator.weights_changed()
+
+    def _vectors(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Encoder outputs of a batch, one row of embed_dim for each place: (B h w, embed_dim) float32."""
+        latents = first_stage.encode(self.net.model, unit_range(batch["image"].to(self.device))).float()
+        return latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
 
     @torch.no_grad()
     def pictures(self, step: int) -> Mapping[str, Tensor]:
@@ -196,7 +252,7 @@ class VqganTask:
 def validate(model: Any, images: ImageSet, device: torch.device) -> dict[str, float]:
     """Mean absolute error, PSNR (dB) and CIE76 colour difference of reconstructions, and the use of the codes."""
     error, psnr, colour, count = 0.0, 0.0, 0.0, 0
-    used = torch.zeros(model.quantize.embedding.num_embeddings)
+    used = torch.zeros(model.quantize.embedding.num_embeddings, dtype=torch.int64)
     for start in range(0, len(images), VAL_BATCH):
         real = images.batch(range(start, min(start + VAL_BATCH, len(images)))).to(device)
         latents = first_stage.encode(model, real)
@@ -206,21 +262,18 @@ def validate(model: Any, images: ImageSet, device: torch.device) -> dict[str, fl
         colour += float(colour_difference(fake, real).sum())
         count += len(real)
         _, _, (_, _, codes) = model.quantize(latents)
-        used += torch.bincount(codes.flatten().cpu(), minlength=len(used))
-    share = used / used.sum()
-    perplexity = float(torch.exp(-(share * share.clamp_min(1e-12).log()).sum()))
-    codes_used = float((used > 0).sum())
+        used += code_counts(codes, len(used)).cpu()
     return {
         "val_l1": error / count,
         "val_psnr": psnr / count,
         "val_colour_difference": colour / count,
-        "codes_used": codes_used,
-        "perplexity": perplexity,
+        **codebook_use(used),
     }
 
 
 def run(cfg: TrainVqganConfig, inputs: Inputs, place: Workplace) -> Outcome:
     """Train the first stage on the train split; judge its reconstructions on the val split."""
+    cfg.check("stages.train_vqgan")
     if cfg.train.zero_stage > 2:
         raise UserError(
             f"stages.train_vqgan.train.zero_stage={cfg.train.zero_stage} is too high: the adaptive weight of the "
