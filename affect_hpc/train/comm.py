@@ -86,14 +86,14 @@ def barrier() -> None:
         dist.barrier()
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any rank; all ranks get the same answer at the same step."""
+def highest_of_ranks(value: int) -> int:
+    """The largest value of any rank; all ranks get the same answer at the same step."""
     if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return flag
+        return value
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    votes = torch.tensor([int(flag)], device=device)
+    votes = torch.tensor([value], device=device)
     dist.all_reduce(votes, dist.ReduceOp.MAX)
-    return bool(votes.item())
+    return int(votes.item())
 
 
 def from_chief(value: Tensor) -> Tensor:

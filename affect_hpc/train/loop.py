@@ -3,6 +3,7 @@
 import logging
 import math
 import random
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from affect_hpc.core.progress import Progress
 from affect_hpc.core.rundir import PartDir, this_host
 from affect_hpc.core.stop import STOP
 from affect_hpc.train.checkpoint import Saver
-from affect_hpc.train.comm import Ranks, any_rank, mean_over_ranks, objects_of_ranks
+from affect_hpc.train.comm import Ranks, highest_of_ranks, mean_over_ranks, objects_of_ranks
 from affect_hpc.train.ema import Ema
 from affect_hpc.train.engine import Engine
 from affect_hpc.train.meter import Meter
@@ -115,7 +116,7 @@ def fit(label: str, task: Task, data: Data, config: TrainConfig, ranks: Ranks, k
                 engine.measure = log_now
             figures = task.step(share, step, lr)
             seen += batch
-            stop = any_rank(bool(STOP))
+            stop = _agreed_to_stop()
             save = stop or last or (step + 1) % config.save_every == 0
             values: dict[str, float] = {}
             if save or log_now:
@@ -145,6 +146,19 @@ def fit(label: str, task: Task, data: Data, config: TrainConfig, ranks: Ranks, k
                 return False
     meter.close()
     return True
+
+
+def _agreed_to_stop() -> bool:
+    """Whether any rank was told to stop; all then take it that they were told the same.
+
+    A signal may reach one rank only. The wish to be started again (SIGUSR2) outweighs the wish to end: a job that is
+    preempted gets both.
+    """
+    wish = 0 if STOP.received is None else 2 if STOP.received is signal.SIGUSR2 else 1
+    wish = highest_of_ranks(wish)
+    if wish:
+        STOP.received = signal.SIGUSR2 if wish == 2 else signal.SIGTERM
+    return wish > 0
 
 
 def _states(task: Task, ranks: Ranks) -> dict[str, State]:

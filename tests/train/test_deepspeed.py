@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,13 +30,14 @@ comm.set_up(ranks, folder)
 config = deepspeed_config(stage)
 task = ToyTask(config, ranks)
 task.dropout = False
-# Only one rank is told to stop: all must agree.
+# Only one rank is told to stop: all must agree, and take it for the same wish.
 task.stop_at = stop_at if ranks.rank == 1 else -1
 done = train(folder, task, config, ranks)
 weights = task.weights()
 if ranks.is_chief:
     (folder / "result.json").write_text(json.dumps({
-        "done": done, "steps": len(task.losses), "weights": {n: v.tolist() for n, v in weights.items()},
+        "done": done, "signal": STOP.received, "steps": len(task.losses),
+        "weights": {n: v.tolist() for n, v in weights.items()},
         "average": {n: v.tolist() for n, v in task.ema.average.state_dict().items()},
     }))
 """
@@ -163,7 +165,7 @@ def test_two_ranks_equal_one_and_resume_to_the_bit(stage: int, plain: ToyTask, t
     whole = run_two_ranks(tmp_path / "whole", stage, -1, attempt=0)
     halves = tmp_path / "halves"
     stopped = run_two_ranks(halves, stage, 1, attempt=0)
-    assert (stopped["done"], stopped["steps"]) == (False, 2)
+    assert (stopped["done"], stopped["steps"], stopped["signal"]) == (False, 2, signal.SIGUSR2)
     finished = run_two_ranks(halves, stage, -1, attempt=1)
     assert (finished["done"], finished["steps"]) == (True, 4)
     assert finished["weights"] == whole["weights"] and finished["average"] == whole["average"]
