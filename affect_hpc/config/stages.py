@@ -5,7 +5,8 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from affect_hpc.config.checks import in_range
+from affect_hpc.config.available import PERCEPTUAL_LOSSES
+from affect_hpc.config.checks import in_range, one_of
 from affect_hpc.config.corpora import AudioFeatures
 from affect_hpc.config.data import DataConfig
 from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
@@ -125,6 +126,7 @@ class TrainVqganConfig:
 
     def check(self, key: str) -> None:
         """Raise UserError where a value is out of range; ``key`` is where this config stands."""
+        one_of(f"{key}.perceptual", self.perceptual, ("none", *PERCEPTUAL_LOSSES))
         in_range(f"{key}.revive_every", self.revive_every, 0, 10**9, "steps")
         in_range(f"{key}.codebook_every", self.codebook_every, 0, 10**9, "steps")
 

@@ -187,3 +187,5 @@ def uses(keep: Path) -> dict[int, Any]:
 def test_values_out_of_range_are_refused(config: TrainVqganConfig) -> None:
     with pytest.raises(UserError, match=r"stages\.train_vqgan\.revive_every=-1 steps is out of range"):
         replace(config, revive_every=-1).check("stages.train_vqgan")
+    with pytest.raises(UserError, match=r"stages\.train_vqgan\.perceptual='lpips' is unknown: .* none, lpips_vgg"):
+        replace(config, perceptual="lpips").check("stages.train_vqgan")
