@@ -30,7 +30,9 @@ class DeepSpeedEngine:
     """
 
     def __init__(self, module: nn.Module, config: TrainConfig, micro_batch: int, accumulation: int) -> None:
-        self._deepspeed = _imported()
+        self._deepspeed = imported()
+        with contextlib.redirect_stdout(None):
+            self._deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
         self.measure, self.grad_norm = False, 0.0
         settings = {
             "train_micro_batch_size_per_gpu": micro_batch,
@@ -187,7 +189,7 @@ class DeepSpeedEngine:
         return self._engine.torch_autocast_z0_gradscaler
 
 
-def _imported() -> Any:
+def imported() -> Any:
     """DeepSpeed, imported quietly and without the extension that it would compile for thirty seconds."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -202,5 +204,4 @@ def _imported() -> Any:
 
         logger.setLevel(logging.WARNING)
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     return deepspeed

@@ -16,9 +16,9 @@ from affect_hpc.core.io import read_json, sha256_file
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
-SAMPLES, EVERY = 3200, 10
-EVENTS = os.environ.get("AFFECT_HPC_EVENTS", "signal requeue crash").split()
-"""What befalls the training, one after the other; also there: preempt."""
+SAMPLES, EVERY = 1920, 10
+EVENTS = os.environ.get("AFFECT_HPC_EVENTS", "signal crash").split()
+"""What befalls the training, one after the other; also there: requeue, preempt."""
 WORDS = (
     *("stage=train_ldm", "model=smoke", "use.first_stage=train", "cluster=slurm_dev", "cluster.parts=1"),
     *("data.train_samples=64", "data.val_samples=16", "data.samples_per_shard=16"),
@@ -129,7 +129,6 @@ def test_it_ends_as_if_nothing_had_happened(smoke_store: Path, devcluster: dict[
     attempts = troubled.attempts()
     assert len(attempts) == len(EVENTS) + 1
     for event, attempt in zip(EVENTS, attempts[1:], strict=True):
-        assert attempt["from"] % (16 * EVERY) == 0 or event == "signal"
         assert event != "signal" or attempt["lost"] == 0, "a warned training loses nothing"
     shown = run("status", str(troubled.folder), "--store", troubled.store, SLURM_CONF=devcluster["SLURM_CONF"])
     assert f"resumed {len(EVENTS)} times" in " ".join(shown.out.split())
