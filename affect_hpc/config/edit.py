@@ -69,6 +69,7 @@ class EditConfig:
         in_range("edit.t0", self.t0, 2, num_timesteps - 1)
         in_range("edit.num_steps", self.num_steps, 2, self.t0)
         in_range("edit.batch_size", self.batch_size, 1, 100_000)
+        one_of("edit.precision", self.precision.name, ("fp32", "bf16"))
         in_range("edit.num_samples", self.num_samples, 0, 10_000_000)
         if not self.targets:
             raise UserError(f"edit.targets is empty: give a list out of {', '.join(EMOTIONS)}.")

@@ -62,6 +62,8 @@ class Config:
             "stages.train_ldm.train": stages.train_ldm.train,
         }.items():
             train.check(key)
+        stages.train_vqgan.check("stages.train_vqgan")
+        stages.train_ldm.check("stages.train_ldm")
 
 
 def register() -> None:

@@ -1,6 +1,6 @@
 """Faces and latents of shards as samples of a training, and as batches of tensors."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from affect_hpc.core.blocks import blocks
 from affect_hpc.data.codec import UInt8Image, decode, decode_npy, images_to_tensor
 from affect_hpc.data.permutation import Int64
 from affect_hpc.data.shards import ShardSet
@@ -102,8 +101,3 @@ class LatentSet:
     def labels(self) -> Int64:
         """(N,) emotion ids."""
         return np.tile(self.shards.labels, len(self.views))
-
-    def chunks(self, size: int) -> Iterator[Tensor]:
-        """All latents in order, (up to size, C, h, w) float16 at a time."""
-        for block in blocks(len(self), size):
-            yield torch.from_numpy(np.stack([self.sample(i)["latent"] for i in block]))
