@@ -125,6 +125,8 @@ def _executor(request: ArrayRequest, cluster: ClusterConfig) -> ArrayExecutor:
         signal_delay_s=cluster.signal_delay_s,
         stderr_to_stdout=True,
         setup=_setup(request, cluster),
+        # A rank that dies takes the others along: they would wait for it.
+        srun_args=["--kill-on-bad-exit=1"],
         additional_parameters={"kill-on-invalid-dep": "yes", "requeue": True, **cluster.extra},
     )
     if request.hold:

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import FileStore, HashStore, Store
+
+from affect_hpc.core.errors import UserError
+
+JOIN_S = 300.0
+"""How long ranks wait for each other at the start: they import their libraries at different speeds."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,26 @@ def set_up(ranks: Ranks, keep: Path) -> None:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=limit)
         return
     keep.mkdir(parents=True, exist_ok=True)
-    meet = f"file://{keep.absolute()}/.rendezvous-{attempt_name()}"
-    dist.init_process_group(backend, init_method=meet, rank=ranks.rank, world_size=ranks.world, timeout=limit)
+    store = FileStore(str(keep.absolute() / f".rendezvous-{attempt_name()}"), ranks.world)
+    meet(store, ranks, JOIN_S)
+    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=limit)
+
+
+def meet(store: Store, ranks: Ranks, patience_s: float) -> None:
+    """Wait for all ranks; torch alone would wait for half an hour for one that died on its way.
+
+    Raises:
+        UserError: some did not come.
+    """
+    store.set(f"here/{ranks.rank}", str(os.getpid()))
+    deadline = time.monotonic() + patience_s
+    while missing := [rank for rank in range(ranks.world) if not store.check([f"here/{rank}"])]:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"rank {', '.join(map(str, missing))} of {ranks.world} did not come within {patience_s:g} s: its log"
+                " says why it ended, or it was never started (cluster.resources of this stage)."
+            )
+        time.sleep(0.05)
 
 
 def _leave() -> None:

@@ -27,6 +27,7 @@ from affect_hpc.train import deepspeed_engine
 
 STEPS, SAVE_EVERY, WORLD = 20, 3, 2
 DONE, STOPPED, BROKEN = 0, 7, 1
+GRACE_S = 1.0
 KINDS: dict[str, tuple[Any, Any, dict[str, str]]] = {
     "train_ldm": (train_ldm, train_ldm.LdmTask, LDM_INPUTS),
     "train_vqgan": (train_vqgan, train_vqgan.VqganTask, {"shards": "prepare_shards"}),
@@ -89,7 +90,16 @@ class Law:
                 rank_process(number, self.kind, self.chain, self.work, self.attempts, stop_at)
             ranks.append(process)
         trouble(ranks)
-        ends = {os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in ranks}
+        ends = set()
+        for left in range(WORLD, 0, -1):
+            process, status = os.wait()
+            ranks.remove(process)
+            ends.add(os.waitstatus_to_exitcode(status))
+            if left > 1 and ends - {DONE, STOPPED}:
+                # As srun does: a rank that dies takes the others along.
+                time.sleep(GRACE_S)
+                for other in ranks:
+                    os.kill(other, signal.SIGKILL)
         return DONE if ends == {DONE} else STOPPED if ends == {STOPPED} else BROKEN
 
     def result(self) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """Average, learning rate, ranks: hand-computed values."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed import FileStore
 
 from affect_hpc.config.train import EngineName, LrSchedule, Precision, TrainConfig
 from affect_hpc.core.errors import UserError
@@ -107,3 +109,10 @@ def test_gradients_that_float16_cannot_hold_leave_the_step_out_and_lower_the_sca
     engine.step(0.1)
     assert float(net.weight.detach()) == pytest.approx(0.899, abs=1e-3), "AdamW moves by the rate, whatever the scale"
     assert engine.state()["scaler"]["scale"] == scale / 2
+
+
+def test_a_rank_that_does_not_come_is_named(tmp_path: Path) -> None:
+    store = FileStore(str(tmp_path / "meeting"), 3)
+    store.set("here/2", "elsewhere")
+    with pytest.raises(UserError, match=r"rank 1 of 3 did not come within 0\.1 s"):
+        comm.meet(store, comm.Ranks(0, 3, 0), 0.1)
