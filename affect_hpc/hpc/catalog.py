@@ -24,8 +24,8 @@ class StageSpec:
 CATALOG: dict[str, StageSpec] = {
     "prepare_shards": StageSpec("prepare_shards", 3, stages.PrepareShardsConfig, "cpu", divisible=True),
     "precompute_audio": StageSpec("precompute_audio", 1, stages.PrecomputeAudioConfig, "infer", divisible=True),
-    "train_referee": StageSpec("train_referee", 2, stages.TrainRefereeConfig, "train", divisible=False),
-    "train_vqgan": StageSpec("train_vqgan", 2, stages.TrainVqganConfig, "train", divisible=False),
+    "train_referee": StageSpec("train_referee", 3, stages.TrainRefereeConfig, "train", divisible=False),
+    "train_vqgan": StageSpec("train_vqgan", 3, stages.TrainVqganConfig, "train", divisible=False),
     "encode_latents": StageSpec("precompute_latents", 1, stages.EncodeLatentsConfig, "infer", divisible=True),
     "train_ldm": StageSpec("train_ldm", 3, stages.TrainLdmConfig, "train", divisible=False),
     "reconstruct": StageSpec("reconstruct", 1, stages.ReconstructConfig, "infer", divisible=True),

@@ -62,6 +62,9 @@ class DeepSpeedEngine:
             )
         self.module: nn.Module = self._engine.module
         self._stage = config.zero_stage
+        if self._stage == 0 and torch.distributed.get_world_size() == 1:
+            # Nobody to reduce with: DeepSpeed would still copy all gradients there and back.
+            self._engine.enable_backward_allreduce = False
 
     def forward(self, *arguments: Tensor) -> Any:
         """Output of the network."""
@@ -154,7 +157,7 @@ class DeepSpeedEngine:
         for share in flat if flat is not None else self._optimizer.single_partition_of_fp32_groups:
             steps = max(float(value) for value in saved[STEP].values())
             base.state[share] = {
-                STEP: torch.tensor(steps),
+                STEP: torch.tensor(steps, device=share.device),
                 FIRST: torch.zeros_like(share),
                 SECOND: torch.zeros_like(share),
             }
