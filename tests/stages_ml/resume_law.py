@@ -25,7 +25,7 @@ from affect_hpc.core.stop import STOP
 from affect_hpc.stages import train_ldm, train_vqgan
 from affect_hpc.train import deepspeed_engine
 
-STEPS, SAVE_EVERY, WORLD = 20, 3, 2
+SAVE_EVERY, WORLD = 3, 2
 DONE, STOPPED, BROKEN = 0, 7, 1
 GRACE_S = 1.0
 KINDS: dict[str, tuple[Any, Any, dict[str, str]]] = {
@@ -34,27 +34,27 @@ KINDS: dict[str, tuple[Any, Any, dict[str, str]]] = {
 }
 
 
-def config_of(kind: str) -> Any:
-    """Twenty steps, the adversarial loss from the second on, dead codes revived."""
+def config_of(kind: str, steps: int) -> Any:
+    """So many steps, the adversarial loss from the second on, dead codes revived."""
     config = getattr(smoke_stages(), kind)
-    total = STEPS * config.train.global_batch_size
+    total = steps * config.train.global_batch_size
     engine = {"engine": EngineName.deepspeed, "zero_stage": 1}
     train = replace(config.train, samples_total=total, save_every=SAVE_EVERY, log_every=5, **engine)
     changes = {"revive_every": 4} if kind == "train_vqgan" else {}
     return replace(config, train=train, **changes)
 
 
-def rank_process(number: int, kind: str, chain: Path, work: Path, attempt: int, stop_at: int) -> None:
+def rank_process(number: int, law: "Law", stop_at: int) -> None:
     """What a forked rank does; never returns."""
     code = BROKEN
     try:
         os.environ.update(RANK=str(number), WORLD_SIZE=str(WORLD), LOCAL_RANK=str(number))
-        os.environ["TORCHELASTIC_RUN_ID"] = str(attempt)
-        log = os.open(work / f"log_{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.environ["TORCHELASTIC_RUN_ID"] = str(law.attempts)
+        log = os.open(law.work / f"log_{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
         STOP.install()
-        module, task, roles = KINDS[kind]
+        module, task, roles = KINDS[law.kind]
         original = task.step
 
         def step(self: Any, batch: Any, now: int, lr: float) -> Any:
@@ -65,8 +65,8 @@ def rank_process(number: int, kind: str, chain: Path, work: Path, attempt: int, 
             return figures
 
         task.step = step
-        inputs = Inputs({role: (Chain(chain, smoke_stages()).out(name),) for role, name in roles.items()})
-        outcome = module.run(config_of(kind), inputs, Workplace(work / "out", work / "keep"))
+        inputs = Inputs({role: (Chain(law.chain, smoke_stages()).out(name),) for role, name in roles.items()})
+        outcome = module.run(config_of(law.kind, law.steps), inputs, Workplace(law.work / "out", law.work / "keep"))
         code = STOPPED if outcome.stopped else DONE
     finally:
         os._exit(code)
@@ -75,8 +75,8 @@ def rank_process(number: int, kind: str, chain: Path, work: Path, attempt: int, 
 class Law:
     """Attempts at one training in a folder of its own."""
 
-    def __init__(self, kind: str, chain: Path, work: Path) -> None:
-        self.kind, self.chain, self.work, self.attempts = kind, chain, work, 0
+    def __init__(self, kind: str, chain: Path, steps: int, work: Path) -> None:
+        self.kind, self.chain, self.steps, self.work, self.attempts = kind, chain, steps, work, 0
 
     def attempt(self, stop_at: int = -1, trouble: Callable[[list[int]], None] = lambda ranks: None) -> int:
         """Start all ranks; the worst of their ends."""
@@ -87,7 +87,7 @@ class Law:
         for number in range(WORLD):
             process = os.fork()
             if not process:
-                rank_process(number, self.kind, self.chain, self.work, self.attempts, stop_at)
+                rank_process(number, self, stop_at)
             ranks.append(process)
         trouble(ranks)
         ends = set()
@@ -119,26 +119,32 @@ def main() -> None:
     parser.add_argument("chain", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--kills", type=int, default=30)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     deepspeed_engine.imported()  # once, before the ranks are forked
-    clean = Law(arguments.kind, arguments.chain, arguments.work / "clean")
+    steps = arguments.steps
+
+    def law(name: str) -> Law:
+        return Law(arguments.kind, arguments.chain, steps, arguments.work / name)
+
+    clean = law("clean")
     began = time.monotonic()
     assert clean.attempt() == DONE
     takes_s = time.monotonic() - began
     expected = clean.result()
 
-    stopped = Law(arguments.kind, arguments.chain, arguments.work / "stopped")
-    for step in range(STEPS - 1):
+    stopped = law("stopped")
+    for step in range(steps - 1):
         assert stopped.attempt(stop_at=step) == STOPPED, f"stopped after step {step}"
-    assert stopped.attempt(stop_at=STEPS - 1) == DONE, "a stop with the last step is a finish"
+    assert stopped.attempt(stop_at=steps - 1) == DONE, "a stop with the last step is a finish"
     assert stopped.result() == expected, "stopped at every step"
 
     moments = random.Random(3)
     kills = finished = 0
     while kills < arguments.kills:
-        killed = Law(arguments.kind, arguments.chain, arguments.work / f"killed_{finished}")
+        killed = law(f"killed_{finished}")
         while True:
 
             def kill(ranks: list[int]) -> None:
@@ -151,7 +157,7 @@ def main() -> None:
                 break
         assert killed.result() == expected, "killed at random moments"
         finished += 1
-    print(f"{arguments.kind}: {STEPS} stops, {kills} kills over {finished} trainings: {len(expected)} digests equal")
+    print(f"{arguments.kind}: {steps} stops, {kills} kills over {finished} trainings: {len(expected)} digests equal")
 
 
 if __name__ == "__main__":

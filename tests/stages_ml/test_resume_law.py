@@ -9,12 +9,15 @@ import pytest
 from ml_world import Chain
 
 HERE = Path(__file__).parent
-KILLS = int(os.environ.get("AFFECT_HPC_KILLS", "3"))
+STOPS = os.environ.get("AFFECT_HPC_STOPS", "6")
+KILLS = os.environ.get("AFFECT_HPC_KILLS", "2")
+"""Of the law as it was stated: 20 and 30."""
 
 
 @pytest.mark.parametrize("kind", ["train_vqgan", "train_ldm"])
 def test_no_interruption_changes_a_bit(chain: Chain, tmp_path: Path, kind: str) -> None:
-    command = [sys.executable, str(HERE / "resume_law.py"), str(chain.root), str(tmp_path), kind, "--kills", str(KILLS)]
+    command = [sys.executable, str(HERE / "resume_law.py"), str(chain.root), str(tmp_path), kind]
+    command += ["--steps", STOPS, "--kills", KILLS]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SUBMITIT"))}
     environment |= {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent.parent)]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500, check=False)
