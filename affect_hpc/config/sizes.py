@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from affect_hpc.config.layers import Size, Walk
 from affect_hpc.config.model import ConditionConfig, DiscriminatorConfig, FirstStageConfig, UnetConfig
 
+THERE_AND_BACK = 3
+"""A training step costs three forward passes: the backward pass takes gradients of inputs and of weights."""
+
 
 def encoder_size(config: FirstStageConfig, side: int) -> Size:
     """Image to unquantised latent: encoder and quant_conv.

@@ -10,6 +10,7 @@ from affect_hpc.config.edit import Spacing
 from affect_hpc.config.layers import Size
 from affect_hpc.config.model import ConditionConfig, FirstStageConfig, UnetConfig
 from affect_hpc.config.sizes import (
+    THERE_AND_BACK,
     decoder_size,
     discriminator_size,
     encoder_size,
@@ -28,8 +29,6 @@ DEEPSPEED_BUCKET = 4 * 50_000_000
 """Bytes of the buffer through which ZeRO reduces gradients: train/deepspeed_engine.py says its numbers, of float32."""
 DEEPSPEED_LIVE = 1_000_000_000
 """Weights that ZeRO-3 leaves gathered for their next use: DeepSpeed's own stage3_max_live_parameters."""
-THERE_AND_BACK = 3
-"""A backward pass costs two forward passes: gradients of inputs and of weights."""
 
 
 @dataclass(frozen=True)

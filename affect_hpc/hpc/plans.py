@@ -72,6 +72,9 @@ class Planner:
 
         def add(kind: str, config: Any, parents: Parents, name: str = "") -> Edge:
             count = parts if CATALOG[kind].divisible else 1
+            if kind in ("train_vqgan", "train_ldm") and not config.train.peak_tflops:
+                peak = cfg.cluster.peak_tflops.get(config.train.precision.name, 0.0)
+                config = replace(config, train=replace(config.train, peak_tflops=peak))
             nodes[name or kind] = self.node(kind, config, parents, count)
             return Edge(nodes[name or kind])
 

@@ -11,6 +11,7 @@ from torchvision.utils import make_grid
 
 from affect_hpc.config.edit import Spacing
 from affect_hpc.config.model import LatentScale
+from affect_hpc.config.sizes import THERE_AND_BACK, unet_size
 from affect_hpc.config.stages import CompileBackend, DropoutUnit, LatentsFrom, TrainLdmConfig
 from affect_hpc.config.train import Precision
 from affect_hpc.core.blocks import blocks
@@ -143,6 +144,11 @@ class LdmTask:
     def engines(self) -> Mapping[str, Engine]:
         """The networks with their optimisers."""
         return {"denoiser": self.engine}
+
+    def flops_per_sample(self) -> float:
+        """There and back through the U-Net; encoding, where it is done in each step, is left out."""
+        channels, side = self.source.shape[:2]
+        return 2.0 * THERE_AND_BACK * unet_size(self.cfg.unet, self.cfg.condition, channels, side).macs
 
     def averages(self) -> Mapping[str, Ema]:
         """The averaged weights."""

@@ -73,6 +73,10 @@ class RefereeTask:
         """The networks with their optimisers."""
         return {"network": self.engine}
 
+    def flops_per_sample(self) -> float:
+        """Not counted."""
+        return 0.0
+
     def averages(self) -> Mapping[str, Ema]:
         """None."""
         return {}

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
+from affect_hpc.config.sizes import THERE_AND_BACK, decoder_size, encoder_size
 from affect_hpc.config.stages import TrainVqganConfig
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import write_json
@@ -105,6 +106,11 @@ class VqganTask:
     def engines(self) -> Mapping[str, Engine]:
         """The networks with their optimisers."""
         return {"generator": self.generator, "discriminator": self.discriminator}
+
+    def flops_per_sample(self) -> float:
+        """There and back through the autoencoder; the losses, which are not always at work, are left out."""
+        config, side = self.cfg.first_stage, self.weights.shape[-1]
+        return 2.0 * THERE_AND_BACK * (encoder_size(config, side) + decoder_size(config, side)).macs
 
     def averages(self) -> Mapping[str, Ema]:
         """None (thesis)."""

@@ -52,6 +52,10 @@ class Task(Protocol):
         """One optimiser step on these samples; returns figures (means over this rank's samples)."""
         ...
 
+    def flops_per_sample(self) -> float:
+        """Arithmetic of a step for one sample (2 for a multiply-add); 0 where nobody counted it."""
+        ...
+
     def averages(self) -> Mapping[str, Ema]:
         """Averages of weights, by name; the same on all ranks."""
         ...
@@ -103,7 +107,7 @@ def fit(label: str, task: Task, data: Data, config: TrainConfig, ranks: Ranks, k
     if ranks.is_chief:
         story.begin(keep, seen, this_host())
     batch, start = config.global_batch_size, seen
-    meter = Meter(keep, config, ranks, seen)
+    meter = Meter(keep, config, ranks, seen, task.flops_per_sample())
     checked = seen // batch
     watchdog = Watchdog(ranks.rank, ranks.world, config.stall_s, report_to(PartDir(keep.parent)))
     with STOP.at_boundaries(), watchdog, Progress(label, config.samples_total, "sample", start=start) as progress:

@@ -24,14 +24,15 @@ class Meter:
     Args:
         keep: folder of ``tensorboard/`` and ``metrics.jsonl``.
         samples_seen: where the training begins.
+        flops_per_sample: of a training step; 0 = unknown.
     """
 
-    def __init__(self, keep: Path, config: TrainConfig, ranks: Ranks, samples_seen: int) -> None:
-        self.keep, self.config, self.ranks = keep, config, ranks
+    def __init__(
+        self, keep: Path, config: TrainConfig, ranks: Ranks, samples_seen: int, flops_per_sample: float = 0.0
+    ) -> None:
+        self.keep, self.config, self.ranks, self.flops_per_sample = keep, config, ranks, flops_per_sample
         self._writer = SummaryWriter(str(keep / "tensorboard"), purge_step=samples_seen) if ranks.is_chief else None
         self._began, self._logged, self._waited = time.monotonic(), samples_seen, 0.0
-        self.flops_per_sample = 0.0
-        """Of a training step, for the rate of arithmetic; 0 = unknown."""
 
     def waiting_for(self, batches: Iterable[T]) -> Iterator[T]:
         """The same batches; what the training waits for them is counted."""

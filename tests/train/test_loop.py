@@ -129,16 +129,20 @@ def test_spoilt_weights_are_never_saved(tmp_path: Path) -> None:
 
 
 def test_figures_reach_tensorboard_and_the_text_log(tmp_path: Path) -> None:
-    task = ToyTask(CONFIG)
-    train(tmp_path, task)
+    config = replace(CONFIG, peak_tflops=1e-3)
+    task = ToyTask(config)
+    train(tmp_path, task, config)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    rates = {"samples_per_s", "data_wait_share", "memory_gb"}
+    rates = {"samples_per_s", "data_wait_share", "memory_gb", "tflops_a_rank", "flop_utilisation"}
     assert set(events.Tags()["scalars"]) == {"loss", "lr", "grad_norm_net", *rates}
     assert [event.step for event in events.Scalars("loss")] == [8, 16, 24, 32, 40, 48]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in lines] == task.losses
     assert lines[0]["lr"] == pytest.approx(0.05)
+    for line in lines:
+        assert line["tflops_a_rank"] == pytest.approx(line["samples_per_s"] * 2e6 / 1e12)
+        assert line["flop_utilisation"] == pytest.approx(line["tflops_a_rank"] / 1e-3)
 
 
 def test_the_logged_norm_is_that_of_the_gradient(tmp_path: Path) -> None:

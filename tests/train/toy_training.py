@@ -62,6 +62,9 @@ class ToyTask:
     def engines(self) -> Mapping[str, Engine]:
         return {"net": self.engine}
 
+    def flops_per_sample(self) -> float:
+        return 2e6
+
     def averages(self) -> Mapping[str, Ema]:
         return {"net": self.ema}
 
