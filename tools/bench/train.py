@@ -24,6 +24,7 @@ from torch import Tensor
 from affect_hpc.config.compose import collect
 from affect_hpc.config.stages import StagesConfig
 from affect_hpc.config.train import EngineName, Precision
+from affect_hpc.data.align import resize
 from affect_hpc.data.batches import TrainingData
 from affect_hpc.data.codec import encode_npy, encode_png
 from affect_hpc.data.images import ImageSet, LatentSet, unit_range
@@ -40,6 +41,7 @@ from affect_hpc.train.loop import _states, fit
 
 WHAT = ["encode", "precision", "engine", "loop", "checkpoint", "vqgan"]
 FACES = 64
+OVERFIT_S = 2400.0
 ALONE = comm.Ranks()
 CPU = torch.device("cpu")
 Step = Callable[[], object]
@@ -245,10 +247,64 @@ def bench_vqgan(world: World, batch: int, runs: int) -> None:
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB")
 
 
+def portraits(count: int) -> list[np.ndarray]:
+    """Crops of 128 px around a real face: scikit-image's portrait (NASA, public domain), each cut otherwise."""
+    from skimage import data  # noqa: PLC0415 (a development package)
+
+    photo = data.astronaut()
+    places = [(20 * number, 150 - 10 * number, 190 + 15 * number) for number in range(count)]
+    return [resize(photo[top : top + side, left : left + side], 128, 128) for top, left, side in places]
+
+
+def follow(name: str, step: Callable[[int], float], reached: Callable[[float], bool]) -> None:
+    """Train until the mean of the last 20 values is good enough, at most 40 minutes; prints the curve."""
+    began, values = time.perf_counter(), list[float]()
+    while time.perf_counter() - began < OVERFIT_S:
+        values.append(step(len(values)))
+        recent = statistics.mean(values[-20:])
+        good = len(values) >= 20 and reached(recent)
+        if good or len(values) % 20 == 0:
+            print(f"  step {len(values):5d}  {time.perf_counter() - began:6.0f} s  {name} {recent:.3f}", flush=True)
+        if good:
+            return
+    print("  not reached")
+
+
+def overfit_vqgan(world: World, batch: int, runs: int) -> None:
+    """The first stage on two faces, bfloat16: how soon it passes 22 dB."""
+    config = replace(world.stages.train_vqgan, disc_start=-1, perceptual="none", mse_weight=2.0)
+    config.train = replace(config.train, global_batch_size=2, precision=Precision.bf16, clip_grad_norm=1.0)
+    data = TrainingData(world.faces, world.faces.shards.labels, config.train, 0, 1, world.folder)
+    task = VqganTask(config, data, world.faces, ALONE)
+    faces = torch.from_numpy(np.stack(portraits(2)))
+
+    def psnr(step: int) -> float:
+        task.step({"image": faces}, step, 2e-4)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            fake = first_stage.reconstruct(task.net.model, unit_range(faces)).float().clamp(-1, 1)
+        error = (fake - unit_range(faces)).square().mean(dim=(1, 2, 3))
+        return float((10 * torch.log10(4 / error)).mean())
+
+    print("first stage on two faces, bfloat16, lr 2e-4:")
+    follow("PSNR (dB)", psnr, lambda value: value > 22)
+
+
+def overfit_ldm(world: World, batch: int, runs: int) -> None:
+    """The denoiser on four latents, bfloat16: how soon its loss falls below 0.2."""
+    task = world.ldm(global_batch_size=4, precision=Precision.bf16, clip_grad_norm=1.0)
+    small = torch.stack([torch.from_numpy(resize(face, 32, 32)).permute(2, 0, 1) for face in portraits(4)]).float()
+    latents = ((small - small.mean()) / small.std()).half()
+    found = {"latent": latents, "label": torch.arange(4)}
+    print("denoiser on four latents, bfloat16, lr 1e-4:")
+    follow("loss", lambda step: float(task.step(found, step, 1e-4)["loss"]), lambda value: value < 0.2)
+
+
 def main() -> None:
     """Print one table per question."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=WHAT, help=", ".join(WHAT))
+    parser.add_argument(
+        "what", nargs="*", default=WHAT, help=f"{', '.join(WHAT)}; overfit_vqgan, overfit_ldm (minutes)"
+    )
     parser.add_argument("--batch", type=int, default=8, help="samples of a step (default: 8)")
     parser.add_argument("--runs", type=int, default=5, help="steps of each contender (default: 5)")
     arguments = parser.parse_args()
@@ -261,6 +317,8 @@ def main() -> None:
         "loop": bench_loop,
         "checkpoint": bench_checkpoint,
         "vqgan": bench_vqgan,
+        "overfit_vqgan": overfit_vqgan,
+        "overfit_ldm": overfit_ldm,
     }
     with tempfile.TemporaryDirectory() as scratch:
         comm.set_up(ALONE, Path(scratch))
