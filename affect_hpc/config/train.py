@@ -87,6 +87,10 @@ class TrainConfig:
     peak_tflops: float = transient(0.0)
     """What a rank's device can do in this precision, for the utilisation in the log; 0 = unknown."""
 
+    def micro_batch(self, ranks: int) -> int:
+        """Samples of one forward pass on one of so many ranks."""
+        return self.micro_batch_size or self.global_batch_size // ranks
+
     def check(self, key: str) -> None:
         """Raise UserError where a value is out of range; ``key`` is where this config stands."""
         in_range(f"{key}.global_batch_size", self.global_batch_size, 1, 1_000_000)

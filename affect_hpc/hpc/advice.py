@@ -7,7 +7,7 @@ from pathlib import Path
 from affect_hpc.config.cluster import ClusterConfig
 from affect_hpc.config.train import EngineName
 from affect_hpc.core.errors import UserError
-from affect_hpc.hpc.estimates import estimate, micro_batch, ranks_of, resources_of, training_memory, trainings
+from affect_hpc.hpc.estimates import estimate, ranks_of, resources_of, training_memory, trainings
 from affect_hpc.hpc.graph import Graph, Node
 
 GB = 1e9
@@ -124,7 +124,7 @@ def check_trainings(graph: Graph, cluster: ClusterConfig, store: Path) -> None:
             continue
         ranks = ranks_of(resources_of(node, cluster))
         for name, config in configs.items():
-            key, batch, micro = f"stages.{node.kind}.{name}", config.global_batch_size, micro_batch(config, ranks)
+            key, batch, micro = f"stages.{node.kind}.{name}", config.global_batch_size, config.micro_batch(ranks)
             if node.kind == "train_vqgan" and config.zero_stage > 2:
                 raise UserError(
                     f"{key}.zero_stage={config.zero_stage} is too high: the adaptive weight of the adversarial loss"

@@ -116,7 +116,7 @@ def _train_referee(cfg: TrainRefereeConfig, side: int, asked: Resources) -> Esti
     # The identity judge sees two faces of a person.
     for config, outputs, images in ((cfg.emotion, len(EMOTIONS), 1), (cfg.identity, cfg.embed_dim, 2)):
         size = _size(trunk_size, cfg.channels, outputs, side)
-        micro = images * micro_batch(config, ranks)
+        micro = images * config.micro_batch(ranks)
         memory = _with_activations(training_memory(size.parameters, config, ranks, on_gpu), size, micro, config)
         flops = 2.0 * images * size.macs
         run = THERE_AND_BACK * flops * config.samples_total
@@ -144,7 +144,7 @@ def _train_vqgan(cfg: TrainVqganConfig, side: int, asked: Resources) -> Estimate
     memory["weights"] += 4.0 * perceptual.parameters
     # While the autoencoder waits for its gradient, the losses run one after the other.
     losses = max(perceptual, critic if cfg.disc_start >= 0 else Size(), key=lambda size: size.saved)
-    micro = micro_batch(config, ranks)
+    micro = config.micro_batch(ranks)
     memory = _with_activations(memory, network + losses, micro, config)
     steps = config.samples_total / config.global_batch_size
     judged = max(0.0, 1 - cfg.disc_start / steps) if cfg.disc_start >= 0 else 0.0
@@ -163,7 +163,7 @@ def _train_ldm(node: Node, first_stage: FirstStageConfig, side: int, asked: Reso
     memory = training_memory(unet.parameters, config, ranks, asked.gpus_per_node > 0)
     memory["weights"] += 4.0 * (encoder.parameters + decoder.parameters)
     memory["average"] = 4.0 * unet.parameters
-    micro = micro_batch(config, ranks)
+    micro = config.micro_batch(ranks)
     memory = _with_activations(memory, unet, micro, config)
     passes = THERE_AND_BACK + (1 if cfg.gradient_checkpointing else 0)
     macs = passes * unet.macs
@@ -201,11 +201,6 @@ def _inference(node: Node, first_stage: FirstStageConfig, side: int) -> Estimate
     memory = {"weights": 4.0 * parameters, "activations": float(live)}
     run = 2.0 * macs * getattr(cfg, "num_samples", 0)
     return Estimate(parameters, 2.0 * macs, memory, batch, precision, run)
-
-
-def micro_batch(config: TrainConfig, ranks: int) -> int:
-    """Samples of one forward pass on one rank."""
-    return config.micro_batch_size or config.global_batch_size // ranks
 
 
 def levels(spacing: Spacing, num_steps: int, t0: int, num_timesteps: int) -> int:

@@ -133,7 +133,7 @@ def gradient_norm(module: nn.Module) -> float:
 
 def micro_batch(config: TrainConfig, ranks: Ranks) -> int:
     """Samples of one forward pass on one rank."""
-    return config.micro_batch_size or config.global_batch_size // ranks.world
+    return config.micro_batch(ranks.world)
 
 
 def micro_batches(batch: Mapping[str, Tensor], size: int) -> Iterator[Mapping[str, Tensor]]:
