@@ -1,6 +1,7 @@
 """What tests of whole sweeps share: one finished smoke sweep, made once per test run."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ sys.path.insert(0, str(Path(__file__).parent / "integration"))
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 
 import commands
+
+from affect_hpc.core.stop import STOP
+
+
+@pytest.fixture(autouse=True)
+def _no_stop_left_over() -> Iterator[None]:
+    """A test that asks a training to stop asks no later one."""
+    yield
+    STOP.received = None
 
 
 @pytest.fixture(scope="session")

@@ -93,4 +93,5 @@ class Progress:
             return
         # A full disk must stop the work itself, with its own message, never the report about it.
         with contextlib.suppress(OSError):
-            write_json(self._file, {"line": self.line(figures), "done": self.done, "total": self.total})
+            content = {"label": self.label, "line": self.line(figures), "done": self.done, "total": self.total}
+            write_json(self._file, content)

@@ -185,7 +185,7 @@ def run(cfg: TrainRefereeConfig, inputs: Inputs, place: Workplace) -> Outcome:
         task = task_class(networks[name], config, ranks)
         keep = place.keep / name
         data = TrainingData(samples, images.shards.labels, config, ranks.rank, ranks.world, keep)
-        if not fit(f"train_referee {name}", task, data, config, ranks, keep):
+        if not fit(f"train_referee {name}", task, data, config, ranks, keep, place.keep.parent):
             return Outcome(stopped=True)
     if not ranks.is_chief:
         return Outcome()

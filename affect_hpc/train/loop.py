@@ -87,7 +87,9 @@ def seed_everything(seed: int, rank: int = 0) -> None:
     torch.manual_seed(seed * 1000 + rank)
 
 
-def fit(label: str, task: Task, data: Data, config: TrainConfig, ranks: Ranks, keep: Path) -> bool:
+def fit(
+    label: str, task: Task, data: Data, config: TrainConfig, ranks: Ranks, keep: Path, element: Path | None = None
+) -> bool:
     """Train until ``samples_total``; returns False when it was asked to stop before that, with its state saved.
 
     Resumes from the last good checkpoint below ``keep``: bit for bit the same as a run that was never stopped on the
@@ -96,21 +98,23 @@ def fit(label: str, task: Task, data: Data, config: TrainConfig, ranks: Ranks, k
     Args:
         label: what is trained, for progress and logs.
         keep: folder for checkpoints, TensorBoard events and ``metrics.jsonl``.
+        element: folder of the element of work that this training is, or is a part of; above ``keep`` where not given.
 
     Raises:
         FloatingPointError: a loss is not finite; names the steps and the last good checkpoint.
         UserError: a checkpoint could not be written.
     """
+    element = element or keep.parent
     saver = Saver(keep / "checkpoints", ranks, config.keep_checkpoints, config.save_in_background)
     seed_everything(config.seed, ranks.rank)
     seen = _resume(task, saver, ranks)
     if ranks.is_chief:
-        story.begin(keep, seen, this_host())
-    batch, start = config.global_batch_size, seen
+        story.begin(label, keep, element, seen, this_host())
+    batch = config.global_batch_size
     meter = Meter(keep, config, ranks, seen, task.flops_per_sample())
     checked = seen // batch
-    watchdog = Watchdog(ranks.rank, ranks.world, config.stall_s, report_to(PartDir(keep.parent)))
-    with STOP.at_boundaries(), watchdog, Progress(label, config.samples_total, "sample", start=start) as progress:
+    watchdog = Watchdog(ranks.rank, ranks.world, config.stall_s, report_to(PartDir(element)))
+    with STOP.at_boundaries(), watchdog, Progress(label, config.samples_total, "sample", start=seen) as progress:
         for share in meter.waiting_for(data.after(seen)):
             step = seen // batch
             lr = config.lr * lr_factor(config.lr_schedule, seen / config.samples_total)

@@ -1,7 +1,7 @@
 """What becomes of codes: how their use is told, how those that nothing uses come back, and that none of it is lost."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,6 @@ from affect_hpc.stages.train_vqgan import VqganTask
 from affect_hpc.train import comm
 
 LR = 1e-3
-
-
-@pytest.fixture(autouse=True)
-def _no_stop_left_over() -> Iterator[None]:
-    yield
-    STOP.received = None
 
 
 @pytest.fixture(scope="module")

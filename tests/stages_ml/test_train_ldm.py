@@ -1,7 +1,7 @@
 """Training of the diffusion model: what may not change it, what it is judged on, and where its latents come from."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,6 @@ from affect_hpc.train import comm
 CPU = torch.device("cpu")
 ALONE = comm.Ranks()
 LR = 1e-3
-
-
-@pytest.fixture(autouse=True)
-def _no_stop_left_over() -> Iterator[None]:
-    yield
-    STOP.received = None
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The first stage's two engines: same steps as plain differentiation, in every ZeRO stage, with accumulation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +21,6 @@ from affect_hpc.stages.train_vqgan import VqganTask
 from affect_hpc.train import comm
 
 LR = 1e-3
-
-
-@pytest.fixture(autouse=True)
-def _no_stop_left_over() -> Iterator[None]:
-    yield
-    STOP.received = None
 
 
 @pytest.fixture

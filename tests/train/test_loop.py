@@ -1,7 +1,6 @@
 """The loop's promises: resume to the bit, whole checkpoints, an orderly stop, no silent NaN."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +11,6 @@ from toy_training import CONFIG, ToyTask, train
 
 from affect_hpc.core.stop import STOP
 from affect_hpc.train.checkpoint import COMPLETE
-
-
-@pytest.fixture(autouse=True)
-def _no_stop_left_over() -> Iterator[None]:
-    yield
-    STOP.received = None
 
 
 def checkpoints(keep: Path) -> list[int]:

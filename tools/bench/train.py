@@ -11,13 +11,14 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -48,10 +49,14 @@ Step = Callable[[], object]
 
 
 class World:
-    """Random faces, latents and a first stage of the thesis' sizes in a folder."""
+    """Random faces, latents and a first stage of the thesis' sizes in a folder.
 
-    def __init__(self, folder: Path, batch: int) -> None:
-        self.folder = folder
+    Args:
+        pictures: of real faces, for the overfit_* questions; without any, cuts of one portrait.
+    """
+
+    def __init__(self, folder: Path, batch: int, pictures: Sequence[Path] = ()) -> None:
+        self.folder, self.pictures = folder, pictures
         words = ["model=thesis", "data=demo", "data.size=128", "use.first_stage=train"]
         self.stages: StagesConfig = collect(words)[0].stages
         for name in ("train_ldm", "train_vqgan"):
@@ -247,13 +252,19 @@ def bench_vqgan(world: World, batch: int, runs: int) -> None:
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB")
 
 
-def portraits(count: int) -> list[np.ndarray]:
-    """Crops of 128 px around a real face: scikit-image's portrait (NASA, public domain), each cut otherwise."""
-    from skimage import data  # noqa: PLC0415 (a development package)
+def portraits(pictures: Sequence[Path], count: int) -> Tensor:
+    """The first ``count`` pictures, else cuts of scikit-image's portrait (NASA, public domain): (B, 128, 128, 3)."""
+    if pictures:
+        photos = [np.asarray(Image.open(path).convert("RGB")) for path in pictures[:count]]
+        if len(photos) < count:
+            raise SystemExit(f"--faces gives {len(photos)} pictures where {count} are needed: name more.")
+    else:
+        from skimage import data  # noqa: PLC0415 (a development package)
 
-    photo = data.astronaut()
-    places = [(20 * number, 150 - 10 * number, 190 + 15 * number) for number in range(count)]
-    return [resize(photo[top : top + side, left : left + side], 128, 128) for top, left, side in places]
+        photo = data.astronaut()
+        places = [(20 * number, 150 - 10 * number, 190 + 15 * number) for number in range(count)]
+        photos = [photo[top : top + side, left : left + side] for top, left, side in places]
+    return torch.from_numpy(np.stack([resize(photo, 128, 128) for photo in photos]))
 
 
 def follow(name: str, step: Callable[[int], float], reached: Callable[[float], bool]) -> None:
@@ -276,7 +287,7 @@ def overfit_vqgan(world: World, batch: int, runs: int) -> None:
     config.train = replace(config.train, global_batch_size=2, precision=Precision.bf16, clip_grad_norm=1.0)
     data = TrainingData(world.faces, world.faces.shards.labels, config.train, 0, 1, world.folder)
     task = VqganTask(config, data, world.faces, ALONE)
-    faces = torch.from_numpy(np.stack(portraits(2)))
+    faces = portraits(world.pictures, 2)
 
     def psnr(step: int) -> float:
         task.step({"image": faces}, step, 2e-4)
@@ -287,14 +298,20 @@ def overfit_vqgan(world: World, batch: int, runs: int) -> None:
 
     print("first stage on two faces, bfloat16, lr 2e-4:")
     follow("PSNR (dB)", psnr, lambda value: value > 22)
+    world.model = task.net.model
 
 
 def overfit_ldm(world: World, batch: int, runs: int) -> None:
-    """The denoiser on four latents, bfloat16: how soon its loss falls below 0.2."""
+    """The denoiser on the encoded latents of four faces, bfloat16: how soon its loss falls below 0.2.
+
+    The encoder is the one that overfit_vqgan trained, if that ran before, else it has random weights.
+    """
     task = world.ldm(global_batch_size=4, precision=Precision.bf16, clip_grad_norm=1.0)
-    small = torch.stack([torch.from_numpy(resize(face, 32, 32)).permute(2, 0, 1) for face in portraits(4)]).float()
-    latents = ((small - small.mean()) / small.std()).half()
-    found = {"latent": latents, "label": torch.arange(4)}
+    with torch.no_grad():
+        latents = first_stage.encode(world.model, unit_range(portraits(world.pictures, 4))).float()
+    # As train_ldm does with latent.normalise: without it the scale of an encoder's latents would decide.
+    latents = (latents - latents.mean()) / latents.std()
+    found = {"latent": latents.half(), "label": torch.arange(4)}
     print("denoiser on four latents, bfloat16, lr 1e-4:")
     follow("loss", lambda step: float(task.step(found, step, 1e-4)["loss"]), lambda value: value < 0.2)
 
@@ -306,6 +323,9 @@ def main() -> None:
         "what", nargs="*", default=WHAT, help=f"{', '.join(WHAT)}; overfit_vqgan, overfit_ldm (minutes)"
     )
     parser.add_argument("--batch", type=int, default=8, help="samples of a step (default: 8)")
+    parser.add_argument(
+        "--faces", nargs="+", type=Path, default=[], help="pictures for overfit_* (default: cuts of one portrait)"
+    )
     parser.add_argument("--runs", type=int, default=5, help="steps of each contender (default: 5)")
     arguments = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
@@ -322,7 +342,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as scratch:
         comm.set_up(ALONE, Path(scratch))
-        world = World(Path(scratch), arguments.batch)
+        world = World(Path(scratch), arguments.batch, arguments.faces)
         for name in arguments.what:
             benches[name](world, arguments.batch, arguments.runs)
 
