@@ -30,6 +30,16 @@ class EndLevel(Enum):
     clean = "exactly 1"
 
 
+class Inverter(Enum):
+    """How a face is followed back to its noisy latent, and how the edit takes it up from there."""
+
+    ddim = "deterministic DDIM run backwards, as in the thesis"
+    fixed_point = "the same, each step solved by iteration instead of taken with the noise of the step before"
+    coupled = "two latents that take turns, each step exactly invertible (EDICT)"
+    direct = "DDIM, and the error of each step is stored and added back while decoding"
+    auto = "of these, for each face, the first in the order of their cost that keeps edit.bound_db"
+
+
 @dataclass
 class EditConfig:
     """Emotion editing by deterministic DDIM inversion (thesis section 4.4, Eq. 4.13-4.19)."""
@@ -53,6 +63,13 @@ class EditConfig:
     end_level: EndLevel = EndLevel.first
     precision: Precision = Precision.fp32
     """Arithmetic of the noise predictor in both passes; bf16 takes about half the time."""
+    inverter: Inverter = Inverter.ddim
+    refinements: int = 3
+    """inverter=fixed_point: evaluations of the network in each step beyond the first."""
+    mixing: float = 0.93
+    """inverter=coupled: weight of a latent's own value where the two are mixed (EDICT's p)."""
+    bound_db: float = 30.0
+    """inverter=auto: least PSNR of the round trip under the face's own label."""
 
     def resolved_encode_gamma(self) -> float:
         """The guidance scale of the encoding pass as a number."""
@@ -71,6 +88,9 @@ class EditConfig:
         in_range("edit.batch_size", self.batch_size, 1, 100_000)
         one_of("edit.precision", self.precision.name, ("fp32", "bf16"))
         in_range("edit.num_samples", self.num_samples, 0, 10_000_000)
+        in_range("edit.refinements", self.refinements, 1, 100)
+        in_range("edit.mixing", self.mixing, 0.5, 1)
+        in_range("edit.bound_db", self.bound_db, 0, 80, "dB")
         if not self.targets:
             raise UserError(f"edit.targets is empty: give a list out of {', '.join(EMOTIONS)}.")
         for target in self.targets:

@@ -17,26 +17,30 @@ from affect_hpc.core.io import read_json, sha256_file
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
 SAMPLES, EVERY = 1920, 10
+LONG = 9600
+"""Samples that a minute is too short for."""
 EVENTS = os.environ.get("AFFECT_HPC_EVENTS", "signal crash").split()
-"""What befalls the training, one after the other; also there: requeue, preempt."""
+"""What befalls the training, one after the other; also there: scancel, requeue, preempt, limit."""
 WORDS = (
     *("stage=train_ldm", "model=smoke", "use.first_stage=train", "cluster=slurm_dev", "cluster.parts=1"),
     *("data.train_samples=64", "data.val_samples=16", "data.samples_per_shard=16"),
     *("edit.t0=500", "edit.num_steps=4", "edit.num_samples=8"),
     *("cluster.resources.train.nodes=2", "cluster.resources.train.tasks_per_node=2"),
-    *("cluster.resources.train.cpus_per_task=1", f"stages.train_ldm.train.samples_total={SAMPLES}"),
-    f"stages.train_ldm.train.save_every={EVERY}",
+    *("cluster.resources.train.cpus_per_task=1", f"stages.train_ldm.train.save_every={EVERY}"),
 )
 
 
 class Training:
     """One launch of it in a store of its own."""
 
-    def __init__(self, store: Path, env: Mapping[str, str], *words: str) -> None:
-        self.store, self.env, self.words = store, env, words
+    def __init__(self, store: Path, env: Mapping[str, str], *words: str, samples: int = SAMPLES) -> None:
+        self.store, self.env, self.samples = store, env, samples
+        self.words = (*WORDS, f"stages.train_ldm.train.samples_total={samples}", f"store={store}", *words)
 
     def launch(self, *more: str) -> Said:
-        return run("launch", *WORDS, *self.words, f"store={self.store}", *more, SLURM_CONF=self.env["SLURM_CONF"])
+        said = run("launch", *self.words, *more, SLURM_CONF=self.env["SLURM_CONF"])
+        assert said.code == 0, said.out + said.err
+        return said
 
     @property
     def folder(self) -> Path:
@@ -44,7 +48,7 @@ class Training:
         return next(path.parent for path in self.store.glob("runs/train_ldm/*/config.yaml") if self._is_ours(path))
 
     def _is_ours(self, config: Path) -> bool:
-        return f"samples_total: {SAMPLES}" in config.read_text()
+        return f"samples_total: {self.samples}" in config.read_text()
 
     def done(self) -> int:
         """Samples of the attempt that runs."""
@@ -95,6 +99,8 @@ def befall(event: str, training: Training) -> None:
     if event == "signal":
         # One rank of four, and not the first: the others must hear of it.
         os.kill(training.processes()[-1], signal.SIGUSR2)
+    elif event == "scancel":
+        ask(env, "scancel", "--signal=USR2", job)
     elif event == "requeue":
         ask(env, "scontrol", "requeue", job)
     elif event == "preempt":
@@ -110,14 +116,13 @@ def befall(event: str, training: Training) -> None:
 
 def test_it_ends_as_if_nothing_had_happened(smoke_store: Path, devcluster: dict[str, str], tmp_path: Path) -> None:
     clean = Training(copy_of(smoke_store, tmp_path / "clean"), devcluster)
-    said = clean.launch("watch=true")
-    assert said.code == 0, said.out + said.err
+    clean.launch("watch=true")
+    events = [event for event in EVENTS if event != "limit"]
     partition = ("cluster.partition=low",) if "preempt" in EVENTS else ()
     troubled = Training(copy_of(smoke_store, tmp_path / "troubled"), devcluster, *partition)
-    said = troubled.launch()
-    assert said.code == 0, said.out + said.err
-    for number, event in enumerate(EVENTS):
-        share = SAMPLES * (number + 1) // (len(EVENTS) + 1)
+    troubled.launch()
+    for number, event in enumerate(events):
+        share = SAMPLES * (number + 1) // (len(events) + 1)
         wait_for(
             lambda share=share, number=number: len(troubled.attempts()) == number + 1 and troubled.done() >= share,
             f"the attempt before the event {event}",
@@ -127,8 +132,23 @@ def test_it_ends_as_if_nothing_had_happened(smoke_store: Path, devcluster: dict[
     wait_for((troubled.folder / "DONE").exists, "the end of the training", 300)
     assert troubled.digests() == clean.digests()
     attempts = troubled.attempts()
-    assert len(attempts) == len(EVENTS) + 1
-    for event, attempt in zip(EVENTS, attempts[1:], strict=True):
-        assert event != "signal" or attempt["lost"] == 0, "a warned training loses nothing"
+    assert len(attempts) == len(events) + 1
+    for event, attempt in zip(events, attempts[1:], strict=True):
+        assert event not in ("signal", "scancel") or attempt["lost"] == 0, "a warned training loses nothing"
     shown = run("status", str(troubled.folder), "--store", troubled.store, SLURM_CONF=devcluster["SLURM_CONF"])
-    assert f"resumed {len(EVENTS)} times" in " ".join(shown.out.split())
+    assert f"resumed {len(events)} times" in " ".join(shown.out.split())
+
+
+@pytest.mark.skipif("limit" not in EVENTS, reason="takes minutes: AFFECT_HPC_EVENTS=limit runs it")
+def test_a_time_limit_costs_attempts_and_no_samples(
+    smoke_store: Path, devcluster: dict[str, str], tmp_path: Path
+) -> None:
+    clean = Training(copy_of(smoke_store, tmp_path / "clean"), devcluster, samples=LONG)
+    clean.launch("watch=true")
+    limit = ("cluster.resources.train.timeout_min=1", "cluster.signal_delay_s=25")
+    limited = Training(copy_of(smoke_store, tmp_path / "limited"), devcluster, *limit, samples=LONG)
+    limited.launch()
+    wait_for((limited.folder / "DONE").exists, "the end of the training", 900)
+    assert limited.digests() == clean.digests()
+    assert len(limited.attempts()) > 1, "it ended within the limit: make LONG longer"
+    assert sum(attempt["lost"] for attempt in limited.attempts()) == 0
