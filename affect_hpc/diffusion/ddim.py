@@ -94,25 +94,3 @@ def decode(z: Tensor, label: Tensor, path: Path, predict: Predict) -> Tensor:
         t = torch.full((len(z),), path.taus[k], device=z.device)
         z = step(z, predict(z, t, label), path.level(k), path.level(k - 1))
     return z
-
-
-def sample(
-    z: Tensor, label: Tensor, path: Path, predict: Predict, eta: float, generator: torch.Generator | None = None
-) -> Tensor:
-    """Noise -> clean latent with the stochastic share ``eta`` (Song et al. 2021, Eq. 16); eta 0 is ``decode``.
-
-    Args:
-        z: standard normal noise at the highest level of ``path``.
-        eta: 0 (deterministic) .. 1 (ancestral).
-        generator: source of the fresh noise.
-    """
-    for k in reversed(range(len(path.taus))):
-        t = torch.full((len(z),), path.taus[k], device=z.device)
-        a_from, a_to = path.level(k), path.level(k - 1)
-        eps = predict(z, t, label)
-        sigma = eta * ((1 - a_to) / (1 - a_from) * (1 - a_from / a_to)) ** 0.5
-        z_0 = (z - (1 - a_from) ** 0.5 * eps) / a_from**0.5
-        z = a_to**0.5 * z_0 + max(1 - a_to - sigma**2, 0.0) ** 0.5 * eps
-        if sigma > 0:
-            z = z + sigma * torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
-    return z

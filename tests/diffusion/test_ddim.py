@@ -1,4 +1,4 @@
-"""The editing passes: timesteps, inverses, a closed form, guidance."""
+"""The editing passes: timesteps, inverses, a closed form."""
 
 import pytest
 import torch
@@ -9,7 +9,6 @@ from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
 from affect_hpc.config.model import DiffusionConfig
 from affect_hpc.core.errors import UserError
 from affect_hpc.diffusion import ddim
-from affect_hpc.diffusion.guidance import guided
 from affect_hpc.diffusion.schedule import alpha_bars
 
 ALPHA_BAR = alpha_bars(DiffusionConfig())
@@ -132,45 +131,3 @@ def test_sampling_agrees_with_diffusers_where_both_are_defined() -> None:
         eps = recorder(upper, torch.tensor([taus[k]]), label)
         upper = ddim.step(upper, eps, path.level(k), path.level(k - 1))
     torch.testing.assert_close(upper, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_eta_zero_is_the_deterministic_pass_and_eta_one_adds_the_ancestral_variance() -> None:
-    path = ddim.Path(linspace(6), ALPHA_BAR)
-    z, label = torch.randn(1, 3, 4, 4), torch.tensor([3])
-    torch.testing.assert_close(ddim.sample(z, label, path, Recorder(), 0.0), ddim.decode(z, label, path, Recorder()))
-
-    def still(z: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        return torch.zeros_like(z)
-
-    ends = ddim.Path([300, 500], ALPHA_BAR)
-    zeros = torch.zeros(1, 1, 200, 200, dtype=torch.float64)
-    made = ddim.sample(zeros, torch.tensor([0]), ends, still, 1.0, torch.Generator().manual_seed(0))
-    variance = 0.0
-    for k in (1, 0):
-        a, b = ends.level(k), ends.level(k - 1)
-        variance = variance * b / a + (1 - b) / (1 - a) * (1 - a / b)
-    assert float(made.var()) == pytest.approx(variance, rel=0.03)
-
-
-class LabelPredictor:
-    """Predicts its label, the null label's prediction is -10; counts passes and samples."""
-
-    def __init__(self) -> None:
-        self.samples: list[int] = []
-
-    def __call__(self, z: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        self.samples.append(len(z))
-        value = torch.where(label == 8, -10.0, label.double())
-        return value.to(z)[:, None, None, None].expand_as(z)
-
-
-def test_guidance_extrapolates_from_the_null_prediction_in_one_batch() -> None:
-    predict = LabelPredictor()
-    eps = guided(predict, 3.0, 8)(torch.zeros(2, 1, 1, 1), torch.zeros(2, dtype=torch.int64), torch.tensor([1, 4]))
-    assert eps.flatten().tolist() == [-10 + 3 * 11, -10 + 3 * 14]
-    assert predict.samples == [4]
-
-
-def test_gamma_one_is_the_network_itself() -> None:
-    predict = LabelPredictor()
-    assert guided(predict, 1.0, 8) is predict
