@@ -67,8 +67,8 @@ def test_fid_of_fewer_samples_than_features_has_no_noise() -> None:
     root = np.linalg.svd(a @ b.T, compute_uv=False).sum() / math.sqrt(29 * 39)
     offset = x.mean(axis=0) - y.mean(axis=0)
     wanted = offset @ offset + (a**2).sum() / 29 + (b**2).sum() / 39 - 2 * root
-    assert fid(feature_set(x), feature_set(y)) == pytest.approx(wanted, rel=1e-7)
-    assert fid(feature_set(x), feature_set(x)) == pytest.approx(0, abs=1e-7 * (a**2).sum())
+    assert fid(feature_set(x), feature_set(y)) == pytest.approx(wanted, rel=1e-11)
+    assert fid(feature_set(x), feature_set(x)) == pytest.approx(0, abs=1e-12 * (a**2).sum())
 
 
 @pytest.mark.parametrize("dim", [8, 96])
@@ -187,37 +187,42 @@ def brute(x: Array, y: Array, k: int) -> tuple[float, float]:
 @pytest.mark.parametrize("seed", range(4))
 def test_ties_and_duplicates_are_decided_exactly(seed: int) -> None:
     draws = np.random.default_rng(seed)
-    # Far from the origin, so that the product cannot tell the small whole gaps apart.
-    x, y = (draws.integers(0, 3, (count, 6)) * np.array([1, 1, 1, 0, 0, 0]) for count in (60, 45))
-    x = x + (draws.random((60, 1)) < 0.5)
-    far = np.array([2**23] * 6)
-    assert precision_recall(feature_set(x + far), feature_set(y + far), 2) == pytest.approx(brute(x, y, 2))
+    x, y = (draws.integers(0, 4, (count, 5)) for count in (60, 45))
+    x[draws.random(60) < 0.5, 0] += 3
+    wanted = brute(x, y, 2)
+    assert 0.1 < min(wanted) < 0.95
+
+    def far(rows: Array) -> FeatureSet:
+        # 2^23 in 600 dimensions: a float64 of their squares is a multiple of 8, the gaps here are 1, 2, 3 ...
+        return feature_set(np.pad(rows, ((0, 0), (0, 595))) + 2**23)
+
+    assert precision_recall(far(x), far(y), 2) == pytest.approx(wanted)
 
 
 THREADS = """
 import sys
 import numpy as np
 from pathlib import Path
-from affect_hpc.metrics.distribution import fid, precision_recall
+from affect_hpc.metrics.distribution import precision_recall
 from affect_hpc.metrics.features import FeatureSet
 x, y = (FeatureSet.load([Path(sys.argv[1])], name) for name in "xy")
-print(precision_recall(x, y, 1), f"{fid(x, y):.8e}")
+print(*precision_recall(x, y, 1))
 """
 
 
 def test_threads_do_not_change_the_shares(tmp_path: Path) -> None:
-    # Each row is a permutation of one vector, so that distances tie but for the order of summation.
-    draws = np.random.default_rng(3)
-    vector = draws.random(64)
-    for name, shift in (("x", 0.0), ("y", 0.1)):
-        rows = np.stack([np.roll(vector + shift, draws.integers(64)) for _ in range(600)])
-        feature_set(rows).save(tmp_path, name)
+    # Pairs of real samples at -1 and 1 along an axis, far from each other and from the origin, so that their balls
+    # reach to -3 and 3. Products of this size cannot tell 3 from that, and round differently with two threads.
+    places = np.random.default_rng(3).integers(2**16, 2**17, (300, 1000))
+    step = np.eye(1000, dtype=np.int64)[:300]
+    feature_set(np.concatenate([places - step, places + step])).save(tmp_path, "y")
+    feature_set(places + step * np.array([3, 4])[np.arange(300) % 2, None]).save(tmp_path, "x")
     said = set()
     for threads in ("1", "2"):
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         command = [sys.executable, "-c", THREADS, str(tmp_path)]
         said.add(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-    assert len(said) == 1
+    assert said == {"0.5 1.0\n"}
 
 
 def test_too_few_samples_for_neighbours_are_refused() -> None:
