@@ -1,6 +1,6 @@
 """Deterministic DDIM in both directions (Song et al. 2021, Eq. 12; thesis section 4.4, Eq. 4.13-4.19)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -74,6 +74,15 @@ def step(z: Tensor, eps: Tensor, a_from: float, a_to: float) -> Tensor:
     return moved
 
 
+def trail(z: Tensor, label: Tensor, path: Path, predict: Predict) -> Iterator[Tensor]:
+    """The latents (B, C, h, w) that ``encode`` passes, at the levels -1, 0, ..., N-1: ``z`` itself first."""
+    yield z
+    for k in range(len(path.taus)):
+        t = torch.full((len(z),), path.encoding_time(k), device=z.device)
+        z = step(z, predict(z, t, label), path.level(k - 1), path.level(k))
+        yield z
+
+
 def encode(z: Tensor, label: Tensor, path: Path, predict: Predict) -> Tensor:
     """Clean latent -> z_t0 under its own label.
 
@@ -82,10 +91,10 @@ def encode(z: Tensor, label: Tensor, path: Path, predict: Predict) -> Tensor:
         label: (B,) int64.
         predict: the network, guided or not.
     """
-    for k in range(len(path.taus)):
-        t = torch.full((len(z),), path.encoding_time(k), device=z.device)
-        z = step(z, predict(z, t, label), path.level(k - 1), path.level(k))
-    return z
+    z_t0 = z
+    for passed in trail(z, label, path, predict):
+        z_t0 = passed
+    return z_t0
 
 
 def decode(z: Tensor, label: Tensor, path: Path, predict: Predict) -> Tensor:

@@ -55,7 +55,7 @@ def test_second_order_pays_on_the_projects_own_schedule_and_levels(steps: int) -
 
 
 def test_the_posterior_is_the_textbook_one_at_every_level() -> None:
-    """Ho et al. 2020, Eq. 7, in its own symbols."""
+    """Ho et al. 2020, Eq. 7, in their own symbols."""
     beta, bar = betas(DiffusionConfig()), ALPHA_BAR.numpy()
     before = np.concatenate([[1.0], bar[:-1]])
     mine = np.array([posterior(a, b) for a, b in zip(bar.tolist(), before.tolist(), strict=True)])
