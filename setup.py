@@ -24,6 +24,7 @@ REQUIRES = [
     "face-alignment>=1.4,<2",
     "lpips>=0.1.4,<0.2",
     "torch-fidelity>=0.4,<0.5",
+    "timm>=1.0,<2",
     "tensorboard>=2.15",
     "piq>=0.8,<0.9",
     "safetensors>=0.4",

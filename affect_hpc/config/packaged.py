@@ -55,11 +55,19 @@ class Weights:
 DLIB = ("dlib", "dlib-bin")
 LPIPS = ("lpips", "lpips")
 FAN = ("face_alignment", "face-alignment")
+FIDELITY = ("torch_fidelity", "torch-fidelity")
 
 
-def _hub(package: str, packed_mb: int, use: str, files: Mapping[str, str], runs_on: tuple[str, str]) -> Weights:
+def _hub(
+    package: str,
+    packed_mb: int,
+    use: str,
+    files: Mapping[str, str],
+    runs_on: tuple[str, str],
+    licence: str = "BSD-3-Clause",
+) -> Weights:
     entries = tuple(WeightFile(name, "", prefix) for name, prefix in files.items())
-    return Weights(Origin.hub, package, "", "BSD-3-Clause", packed_mb, use, entries, runs_on)
+    return Weights(Origin.hub, package, "", licence, packed_mb, use, entries, runs_on)
 
 
 WEIGHTS: Mapping[str, Weights] = {
@@ -188,6 +196,21 @@ WEIGHTS: Mapping[str, Weights] = {
         "data.align.landmarks=fan",
         {"s3fd-619a316812.pth": "619a316812", "2DFAN4-11f355bf06.pth.tar": "11f355bf06"},
         FAN,
+    ),
+    "inception": _hub(
+        "torch_fidelity.FeatureExtractorInceptionV3('', ['2048'])",
+        96,
+        "experts.features=inception",
+        {"weights-inception-2015-12-05-6726825d.pth": "6726825d"},
+        FIDELITY,
+        "Apache-2.0",
+    ),
+    "vgg16": _hub(
+        "torchvision.models.vgg16(weights='IMAGENET1K_V1')",
+        528,
+        "experts.manifold_features=vgg16",
+        {"vgg16-397923af.pth": "397923af"},
+        FIDELITY,
     ),
 }
 """Network -> its weights."""

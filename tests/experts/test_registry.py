@@ -11,7 +11,7 @@ import torch
 
 from affect_hpc.config import available, packaged
 from affect_hpc.core.errors import UserError
-from affect_hpc.experts.registry import load_emotion, load_identity, load_perceptual
+from affect_hpc.experts.registry import load_emotion, load_features, load_identity, load_perceptual
 from affect_hpc.experts.weights import conv_weight, read_tfjs
 
 
@@ -65,14 +65,16 @@ def test_the_folder_is_the_given_one_then_the_environments_then_pythons(
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"valid values are referee, face_api, py_feat"):
+    with pytest.raises(UserError, match=r"valid values are referee, face_api, py_feat, enet_b2_7, enet_b2_8"):
         load_emotion("hsemotion", "", None)
-    with pytest.raises(UserError, match=r"valid values are referee, mobileface, dlib"):
-        load_identity("cosface", "", None)
+    with pytest.raises(UserError, match=r"valid values are referee, mobileface, dlib, cosface, ir_se50"):
+        load_identity("arcface", "", None)
+    with pytest.raises(UserError, match=r"valid values are inception, vgg16, clip, efficientnet_lite0"):
+        load_features("resnet", "")
     with pytest.raises(UserError, match=r"lpips, efficientnet_lite0"):
         load_perceptual("vgg", "")
     with pytest.raises(UserError, match=r"valid values are"):
-        available.check_expert("cosface")
+        available.check_expert("arcface")
 
 
 def test_the_referee_needs_its_training() -> None:
