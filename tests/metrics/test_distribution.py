@@ -213,7 +213,7 @@ print(*precision_recall(x, y, 1))
 def test_threads_do_not_change_the_shares(tmp_path: Path) -> None:
     # Pairs of real samples at -1 and 1 along an axis, far from each other and from the origin, so that their balls
     # reach to -3 and 3. Products of this size cannot tell 3 from that, and round differently with two threads.
-    places = np.random.default_rng(3).integers(2**16, 2**17, (300, 1000))
+    places = np.random.default_rng(3).integers(2**22, 2**23, (300, 1000))
     step = np.eye(1000, dtype=np.int64)[:300]
     feature_set(np.concatenate([places - step, places + step])).save(tmp_path, "y")
     feature_set(places + step * np.array([3, 4])[np.arange(300) % 2, None]).save(tmp_path, "x")
