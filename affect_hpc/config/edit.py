@@ -8,6 +8,9 @@ from affect_hpc.config.train import Precision
 from affect_hpc.core.emotions import EMOTIONS, TARGETS
 from affect_hpc.core.errors import UserError
 
+REFINEMENTS, MIXING, BOUND_DB = 3, 0.97, 30.0
+"""Of the inverters, where nobody says otherwise."""
+
 
 class TimeInput(Enum):
     """Which time the network sees while encoding from level tau_(k-1) to tau_k (D-14)."""
@@ -64,11 +67,12 @@ class EditConfig:
     precision: Precision = Precision.fp32
     """Arithmetic of the noise predictor in both passes; bf16 takes about half the time."""
     inverter: Inverter = Inverter.ddim
-    refinements: int = 3
+    refinements: int = REFINEMENTS
     """inverter=fixed_point: evaluations of the network in each step beyond the first."""
-    mixing: float = 0.93
-    """inverter=coupled: weight of a latent's own value where the two are mixed (EDICT's p)."""
-    bound_db: float = 30.0
+    mixing: float = MIXING
+    """inverter=coupled: weight of a latent's own value where the two are mixed (EDICT's p). Its authors take 0.93;
+    under guidance that drives the two apart, and edits start from far off."""
+    bound_db: float = BOUND_DB
     """inverter=auto: least PSNR of the round trip under the face's own label."""
 
     def resolved_encode_gamma(self) -> float:
@@ -89,7 +93,7 @@ class EditConfig:
         one_of("edit.precision", self.precision.name, ("fp32", "bf16"))
         in_range("edit.num_samples", self.num_samples, 0, 10_000_000)
         in_range("edit.refinements", self.refinements, 1, 100)
-        in_range("edit.mixing", self.mixing, 0.5, 1)
+        in_range("edit.mixing", self.mixing, 0.9, 1)
         in_range("edit.bound_db", self.bound_db, 0, 80, "dB")
         if not self.targets:
             raise UserError(f"edit.targets is empty: give a list out of {', '.join(EMOTIONS)}.")

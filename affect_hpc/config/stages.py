@@ -1,7 +1,8 @@
 """One config per stage: everything that fixes its result, and nothing else (transient fields aside)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Self
 
 from omegaconf import MISSING
 
@@ -9,7 +10,7 @@ from affect_hpc.config.available import PERCEPTUAL_LOSSES
 from affect_hpc.config.checks import in_range, one_of
 from affect_hpc.config.corpora import AudioFeatures
 from affect_hpc.config.data import DataConfig
-from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
+from affect_hpc.config.edit import BOUND_DB, MIXING, REFINEMENTS, EndLevel, Inverter, Spacing, TimeInput
 from affect_hpc.config.experts import ExpertsConfig
 from affect_hpc.config.fields import absent_if, transient
 from affect_hpc.config.model import (
@@ -144,27 +145,46 @@ class PrecomputeLatentsConfig:
 
 @dataclass
 class EncodeLatentsConfig(PrecomputeLatentsConfig):
-    """mode=encode: unquantised latents of the train split."""
+    """mode=encode: unquantised latents of a split."""
 
     mode: LatentMode = LatentMode.encode
     flip: bool = False
     """Also store the latent of the mirrored face as a second view."""
+    split: str = absent_if("train")
+    """train (what the denoiser learns) or val (what is edited)."""
+    num_samples: int = absent_if(0)
+    """Faces that are encoded, the first ones in shard order; 0 = all."""
+    full_precision: bool = absent_if(False)
+    """Store float32 instead of float16: an inversion amplifies what is lost."""
 
 
 @dataclass
 class InvertLatentsConfig(PrecomputeLatentsConfig):
-    """mode=invert: z_t0 of validation faces, shared by all targets of an edit."""
+    """mode=invert: z_t0 of encoded validation faces, shared by all targets of an edit, each with its certificate."""
 
     mode: LatentMode = LatentMode.invert
     gamma: float = MISSING
     """Guidance scale of the encoding pass."""
     t0: int = MISSING
     num_steps: int = MISSING
-    num_samples: int = 0
     time_input: TimeInput = MISSING
     spacing: Spacing = MISSING
     end_level: EndLevel = MISSING
     precision: Precision = absent_if(Precision.fp32)
+    inverter: Inverter = absent_if(Inverter.ddim)
+    refinements: int = absent_if(REFINEMENTS)
+    mixing: float = absent_if(MIXING)
+    bound_db: float = absent_if(BOUND_DB)
+
+    def settled(self) -> Self:
+        """The same without the settings that its inverter does not read: they may not make another run of it."""
+        auto = self.inverter is Inverter.auto
+        return replace(
+            self,
+            refinements=self.refinements if auto or self.inverter is Inverter.fixed_point else REFINEMENTS,
+            mixing=self.mixing if auto or self.inverter is Inverter.coupled else MIXING,
+            bound_db=self.bound_db if auto else BOUND_DB,
+        )
 
 
 @dataclass
@@ -210,9 +230,8 @@ class TrainLdmConfig:
 
 @dataclass
 class ReconstructConfig:
-    """Validation faces through the first stage and back: the ceiling of any edit, and the reference it is judged by."""
+    """Decode the latents of validation faces: the ceiling of any edit, and the reference it is judged by."""
 
-    num_samples: int = 0
     batch_size: int = 32
     threads: int = 1
 
@@ -227,7 +246,6 @@ class ManipulateConfig:
     targets: list[str] = MISSING
     round_trip: bool = True
     """Also decode under the true label: with gamma 1 it must give the reconstruction back."""
-    num_samples: int = 0
     time_input: TimeInput = MISSING
     spacing: Spacing = MISSING
     end_level: EndLevel = MISSING
@@ -243,9 +261,6 @@ class EvaluateConfig:
     experts: ExpertsConfig = MISSING
     baseline: bool = False
     """Judge the unedited and the reconstructed faces instead of an edit."""
-    gamma: float = 0.0
-    t0: int = 0
-    num_steps: int = 0
     targets: list[str] = field(default_factory=list)
     num_samples: int = 0
     batch_size: int = 32

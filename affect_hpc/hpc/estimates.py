@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from affect_hpc.config.cluster import ClusterConfig, Resources
-from affect_hpc.config.edit import Spacing
+from affect_hpc.config.edit import Inverter, Spacing
 from affect_hpc.config.layers import Size
 from affect_hpc.config.model import ConditionConfig, FirstStageConfig, UnetConfig
 from affect_hpc.config.sizes import (
@@ -18,7 +18,7 @@ from affect_hpc.config.sizes import (
     trunk_size,
     unet_size,
 )
-from affect_hpc.config.stages import TrainLdmConfig, TrainRefereeConfig, TrainVqganConfig
+from affect_hpc.config.stages import InvertLatentsConfig, TrainLdmConfig, TrainRefereeConfig, TrainVqganConfig
 from affect_hpc.config.train import EngineName, Precision, TrainConfig
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.io import read_json
@@ -181,7 +181,7 @@ def _inference(node: Node, first_stage: FirstStageConfig, side: int) -> Estimate
     if node.kind == "encode_latents":
         macs, live = encoder.macs * (2 if cfg.flip else 1), batch * encoder.live
     elif node.kind == "reconstruct":
-        macs, live = encoder.macs + decoder.macs, batch * max(encoder.live, decoder.live)
+        macs, live = decoder.macs, batch * decoder.live
     else:
         ldm = _ldm(node)
         if ldm is None:
@@ -192,15 +192,35 @@ def _inference(node: Node, first_stage: FirstStageConfig, side: int) -> Estimate
         sides = 1 if cfg.gamma == 1 else 2
         passes = levels(cfg.spacing, cfg.num_steps, cfg.t0, num_timesteps) * sides
         if node.kind == "invert_latents":
-            macs, live = encoder.macs + passes * unet.macs, batch * max(encoder.live, sides * unet.live)
+            # The certificate costs one pass back, and both ends of it as images.
+            macs = (_inverting(cfg) + 1) * passes * unet.macs + 2 * decoder.macs
+            live = batch * max(sides * unet.live, decoder.live)
         else:
             images = len(cfg.targets) + (1 if cfg.round_trip else 0)
+            # The round trip is in the inversion already, where both passes have the same guidance.
+            encoding: InvertLatentsConfig = next(node.edges()).node.config
+            edited = images if encoding.gamma != cfg.gamma else len(cfg.targets)
             batch *= images
-            macs = images * (passes * unet.macs + decoder.macs)
+            macs = edited * _decoding(encoding) * passes * unet.macs + images * decoder.macs
             live = batch * max(sides * unet.live, decoder.live)
     memory = {"weights": 4.0 * parameters, "activations": float(live)}
-    run = 2.0 * macs * getattr(cfg, "num_samples", 0)
+    run = 2.0 * macs * _faces(node)
     return Estimate(parameters, 2.0 * macs, memory, batch, precision, run)
+
+
+def _inverting(cfg: InvertLatentsConfig) -> int:
+    """Passes over all levels that following a face back takes (diffusion/inversion.py); of auto its first try."""
+    return {Inverter.fixed_point: 1 + cfg.refinements, Inverter.coupled: 2, Inverter.direct: 2}.get(cfg.inverter, 1)
+
+
+def _decoding(cfg: InvertLatentsConfig) -> int:
+    return 2 if cfg.inverter is Inverter.coupled else 1
+
+
+def _faces(node: Node) -> int:
+    """How many faces a run comes from, where its config or that of a parent fixes it; else 0."""
+    own = int(getattr(node.config, "num_samples", 0))
+    return own or next((count for edge in node.edges() if (count := _faces(edge.node))), 0)
 
 
 def levels(spacing: Spacing, num_steps: int, t0: int, num_timesteps: int) -> int:

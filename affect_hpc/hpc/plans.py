@@ -11,7 +11,7 @@ from affect_hpc.config.checks import one_of
 from affect_hpc.config.data import DataConfig
 from affect_hpc.config.experts import ExpertsConfig
 from affect_hpc.config.root import Config
-from affect_hpc.config.stages import LatentsFrom
+from affect_hpc.config.stages import EncodeLatentsConfig, LatentsFrom
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.hashing import folder_digest
 from affect_hpc.hpc.advice import check_trainings
@@ -99,8 +99,18 @@ class Planner:
         if "referee" in (experts.emotion, experts.identity):
             judges = {"referee": [add("train_referee", stages.train_referee, {"shards": [shards]})]}
 
-        reconstruction = add("reconstruct", stages.reconstruct, {"shards": [shards], "first_stage": [first_stage]})
-        unedited = replace(stages.evaluate, experts=experts, baseline=True, gamma=0.0, t0=0, num_steps=0, targets=[])
+        # Val faces are encoded once for everything that starts from them, at full precision and in the blocks of edits.
+        encoding = EncodeLatentsConfig(
+            split="val",
+            num_samples=edit.num_samples,
+            full_precision=True,
+            batch_size=edit.batch_size,
+            threads=stages.encode_latents.threads,
+        )
+        encoded = add("encode_latents", encoding, {"shards": [shards], "first_stage": [first_stage]}, "encode_val")
+        clean: Parents = {"latents": [Edge(encoded.node, each=True)], "first_stage": [first_stage]}
+        reconstruction = add("reconstruct", stages.reconstruct, clean)
+        unedited = replace(stages.evaluate, experts=experts, baseline=True, targets=[])
         baseline = add(
             "evaluate",
             unedited,
@@ -109,8 +119,9 @@ class Planner:
         )
         add("reduce", stages.reduce, {"states": [baseline]}, "reduce_baseline")
 
-        invert = replace(stages.invert_latents, gamma=edit.resolved_encode_gamma())
-        inverted = add("invert_latents", invert, {"shards": [shards], **networks})
+        invert = replace(stages.invert_latents, gamma=edit.resolved_encode_gamma()).settled()
+        # Many points start from the same latents: element by element each of them would be an array of its own.
+        inverted = add("invert_latents", invert, {"latents": [encoded], **networks})
         edited = add("manipulate", stages.manipulate, {"latents": [Edge(inverted.node, each=True)], **networks})
         judged = add(
             "evaluate",

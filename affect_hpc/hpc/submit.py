@@ -211,7 +211,8 @@ def arrays(graph: Graph, decisions: Decisions, live_job: Callable[[Element], str
         if key not in grouped:
             grouped[key] = {}
             names[key] = f"affect-{kind}-{digest([str(part) for part in key])[:6]}"
-        grouped[key][index % max_array_size] = element
+        taken = grouped[key].setdefault(index % max_array_size, element)
+        assert taken is element, f"{element} and {taken} follow one parent element-wise: wait for all of it in one"
         home[element] = names[key]
     return [
         Array(names[key], key[0], elements, corr=key[3], after=key[4], after_jobs=key[5], corr_jobs=key[6])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from affect_hpc.core.io import read_json_if_there
+from affect_hpc.report.axes import Setting
 
 FILES: Mapping[str, Sequence[str]] = {
     "shards": ("manifest.json",),
@@ -66,10 +67,9 @@ def gather(roles: Mapping[str, Sequence[Path]]) -> list[Fact]:
     return [facts[key] for key in sorted(facts, key=lambda key: (order.index(key[0]), _place(facts[key]), key[1]))]
 
 
-def _place(fact: Fact) -> tuple[float, float, float]:
+def _place(fact: Fact) -> Setting:
     """Edits stand in the order of their settings."""
-    gamma, t0, num_steps = (float(fact.content.get(name, 0)) for name in ("gamma", "t0", "num_steps"))
-    return gamma, t0, num_steps
+    return Setting.of(fact.content) if "encode_gamma" in fact.content else Setting()
 
 
 def _joined(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

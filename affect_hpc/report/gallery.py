@@ -11,40 +11,22 @@ from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.io import read_json
 from affect_hpc.data.codec import UInt8Image, decode_png
 from affect_hpc.data.shards import Entry, ShardSet
+from affect_hpc.report.axes import Setting
 from affect_hpc.report.sheets import Cell, Column, contact_sheet
-from affect_hpc.report.tables import Point, Sweep, axis_text
+from affect_hpc.report.tables import Point, Sweep
 
 ORIGINAL = "png"
 SOURCES_PER_EMOTION = 4
-Place = tuple[float, int, int]
 Verdicts = Mapping[tuple[str, str], str]
 """(sample key, row) -> emotion seen by the judge"""
 
 
-@dataclass(frozen=True)
-class Edits:
-    """The edited faces of one point of the sweep."""
-
-    settings: Mapping[str, object]
-    """Content of edit.json."""
-    shards: ShardSet
-
-
-def place_of(point: Point) -> Place:
-    """What finds the edits of an evaluated point."""
-    return (point.gamma, point.t0, point.num_steps)
-
-
-def load_edits(folders: Sequence[Path]) -> dict[Place, Edits]:
-    """The edits of all points; the parts of one point are told by equal edit.json."""
-    groups: dict[Place, list[Path]] = {}
-    settings: dict[Place, Mapping[str, object]] = {}
+def load_edits(folders: Sequence[Path]) -> dict[Setting, ShardSet]:
+    """The edited faces of all points; the parts of one point are told by their edit.json."""
+    groups: dict[Setting, list[Path]] = {}
     for folder in folders:
-        content = read_json(folder / "edit.json")
-        place = (float(content["gamma"]), int(content["t0"]), int(content["num_steps"]))
-        groups.setdefault(place, []).append(folder)
-        settings[place] = content
-    return {place: Edits(settings[place], ShardSet.open(parts)) for place, parts in groups.items()}
+        groups.setdefault(Setting.of(read_json(folder / "edit.json")), []).append(folder)
+    return {setting: ShardSet.open(parts) for setting, parts in groups.items()}
 
 
 def load_verdicts(point: Point | None) -> Verdicts:
@@ -80,7 +62,7 @@ class Gallery:
 
     originals: ShardSet
     reconstructions: ShardSet
-    edits: Mapping[Place, Edits]
+    edits: Mapping[Setting, ShardSet]
     faces: int
     """Source faces of one sheet."""
 
@@ -89,7 +71,7 @@ class Gallery:
         panels = sweep.panels()
         sheets = {}
         baseline = load_verdicts(sweep.baseline)
-        verdicts = {place_of(point): load_verdicts(point) for point in sweep.points}
+        verdicts = {point.setting: load_verdicts(point) for point in sweep.points}
         for target in sweep.targets():
             for title, points in panels.items():
                 own = [point for point in points if target in point.targets()]
@@ -103,16 +85,16 @@ class Gallery:
         return sheets
 
     def _sheet(
-        self, target: str, points: Sequence[Point], axis: str, verdicts: Mapping[Place, Verdicts], baseline: Verdicts
+        self, target: str, points: Sequence[Point], axis: str, verdicts: Mapping[Setting, Verdicts], baseline: Verdicts
     ) -> Image.Image:
         member = f"{target}.png"
-        shards = [self.edits[place_of(point)].shards for point in points]
+        shards = [self.edits[point.setting] for point in points]
         shown = [sample for sample in self.originals if all(sample.key in edited for edited in shards)]
         chosen = choose(shown, target, self.faces)
         truth = f"truth_{target}.png"
         with_truth = all(truth in sample.members for sample in chosen)
         columns = [Column("original"), Column("reconstruction", "first stage only")]
-        columns += [Column(axis_text(axis, getattr(point, axis)), f"edited: {target}") for point in points]
+        columns += [Column(point.setting.text(axis), f"edited: {target}") for point in points]
         columns += [Column("rendered", f"the true {target} face")] if with_truth else []
         rows = []
         for sample in chosen:
@@ -129,7 +111,7 @@ class Gallery:
             ]
             for point, edited in zip(points, shards, strict=True):
                 cells.append(
-                    _cell(edited, sample.key, member, verdicts[place_of(point)].get((sample.key, target), ""), target)
+                    _cell(edited, sample.key, member, verdicts[point.setting].get((sample.key, target), ""), target)
                 )
             cells += [_cell(self.originals, sample.key, truth, "", target)] if with_truth else []
             rows.append(cells)

@@ -39,7 +39,7 @@ def cards(sweep: Sweep) -> str:
         add("Judge", base.get("reconstruction", "target_accuracy"), 100, 1, "%", note)
     trips = [point for point in sweep.points if point.get("round_trip", "psnr") is not None]
     if trips:
-        gentle = min(trips, key=lambda point: (point.gamma, point.t0, point.num_steps))
+        gentle = min(trips, key=lambda point: point.setting)
         note = f"decoded under the true label at {sweep.where(gentle)}"
         add("Round trip", gentle.get("round_trip", "psnr"), 1, 1, "dB", note)
     return "".join(shown)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from affect_hpc.report import thesis
+from affect_hpc.report.axes import NAMES
 from affect_hpc.report.facts import Fact, scalars, terms
 from affect_hpc.report.headline import cards
 from affect_hpc.report.html_tables import comparison, every_row, judges_table
 from affect_hpc.report.plots import perceptual_name
-from affect_hpc.report.tables import AXIS_NAMES, Point, Sweep
+from affect_hpc.report.tables import Point, Sweep
 
 CAPTIONS: Mapping[str, str] = {
     "accuracy": "Share of edited faces in which the judge sees the wanted emotion.",
@@ -54,7 +55,7 @@ def data_uri(content: bytes, kind: str) -> str:
 def page(title: str, points: Sequence[Point], pictures: Pictures, facts: Sequence[Fact]) -> str:
     """The whole index.html."""
     first = pictures.sweeps[0].sweep
-    heading = f"Editing facial affect over the {AXIS_NAMES[first.axis]}"
+    heading = f"Editing facial affect over the {NAMES[first.axis]}"
     if len(first.points) == 1:
         heading = "Editing facial affect"
     count = sum(len(point.rows) for point in points)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.report import thesis
+from affect_hpc.report.axes import told
 from affect_hpc.report.tables import BASELINES, LPIPS, Figure, Point, Row, Sweep, people_columns, rounded
 
 HEADS = {
@@ -15,7 +16,10 @@ HEADS = {
     "csim": "identity",
     "psnr_original": "PSNR (orig.)",
     "psnr_truth": "PSNR (truth)",
+    "round_trip_db": "round trip, dB",
+    "calls": "calls",
 }
+AXIS_HEADS = {"gamma": "γ", "t0": "t₀", "num_steps": "steps", "inverter": "inverter", "encode_gamma": "γ enc."}
 THESIS_COLUMNS = ("target_accuracy", "psnr", "ssim", LPIPS)
 
 
@@ -29,26 +33,28 @@ def _cell(text: str, kind: str = "") -> str:
 
 def comparison(sweep: Sweep) -> str:
     """Means over the targets of every point, beside the thesis' means at the same settings."""
-    own = people_columns(sweep.points)
+    own, axes = people_columns(sweep.points), sweep.told
     groups = (
-        '<tr><th class="group" colspan="3">setting</th>'
+        f'<tr><th class="group" colspan="{len(axes)}">setting</th>'
         f'<th class="group edge" colspan="{len(own)}">this run (judge {html.escape(sweep.judge)})</th>'
         f'<th class="group edge" colspan="{len(THESIS_COLUMNS)}">thesis (AffectNet, HSEmotion)</th></tr>'
     )
-    heads = "<th>γ</th><th>t₀</th><th>steps</th>"
+    heads = "".join(f"<th>{AXIS_HEADS[axis]}</th>" for axis in axes)
     for names in (own, THESIS_COLUMNS):
         heads += "".join(f"<th{' class=edge' if i == 0 else ''}>{_head(name)}</th>" for i, name in enumerate(names))
     body = ""
     for point in sweep.points:
-        printed = thesis.mean_at(point.t0, point.num_steps, point.gamma) or {}
-        cells = _cell(f"{point.gamma:g}") + _cell(str(point.t0)) + _cell(str(point.num_steps))
+        at = point.setting
+        printed = thesis.mean_at(at.t0, at.num_steps, at.gamma) or {}
+        cells = "".join(_cell(_value(at.get(axis))) for axis in axes)
         cells += _figures(own, [point.get("mean", name) for name in own], "")
         cells += _figures(THESIS_COLUMNS, [printed.get(name) for name in THESIS_COLUMNS], "thesis")
         body += f"<tr>{cells}</tr>"
     for name in BASELINES:
         row = sweep.baseline.row(name) if sweep.baseline else None
         if row:
-            cells = f'<td class="text" colspan="3">{name}</td>' + _figures(own, [row.get(column) for column in own], "")
+            cells = f'<td class="text" colspan="{len(axes)}">{name}</td>'
+            cells += _figures(own, [row.get(column) for column in own], "")
             body += f'<tr class="quiet">{cells}{_figures(THESIS_COLUMNS, [None] * 4, "thesis")}</tr>'
     return f'<div class="scroll"><table><thead>{groups}<tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -60,17 +66,21 @@ def _figures(names: Sequence[str], values: Sequence[Figure], kind: str) -> str:
     )
 
 
+def _value(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def every_row(points: Sequence[Point]) -> str:
     """All rows with the shares of the seen emotions: the darker, the more often."""
-    names = people_columns(points)
-    heads = '<th class="text">row</th><th>γ</th><th>t₀</th><th>steps</th>'
+    names, shown = people_columns(points), told([point.setting for point in points if not point.baseline])
+    heads = '<th class="text">row</th>' + "".join(f"<th>{AXIS_HEADS[axis]}</th>" for axis in shown)
     heads += "".join(f"<th{' class=edge' if i == 0 else ''}>{_head(name)}</th>" for i, name in enumerate(names))
     heads += "".join(f"<th{' class=edge' if i == 0 else ''}>{emotion}</th>" for i, emotion in enumerate(EMOTIONS))
     body = ""
     for point in points:
         for i, row in enumerate(point.rows):
             kinds = [*(["point"] if i == 0 else []), *(["strong"] if row.name == "mean" else [])]
-            axes = ["–"] * 3 if point.baseline else [f"{point.gamma:g}", str(point.t0), str(point.num_steps)]
+            axes = ["–" if point.baseline else _value(point.setting.get(axis)) for axis in shown]
             cells = f'<td class="text">{html.escape(row.name)}</td>' + "".join(map(_cell, axes))
             cells += _figures(names, [row.get(name) for name in names], "") + _shares(row)
             body += f'<tr class="{" ".join(kinds)}">{cells}<td class="edge">{row.count}</td></tr>'

@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.report import thesis
-from affect_hpc.report.tables import AXIS_NAMES, LPIPS, Point, Sweep, axis_text, best_point
+from affect_hpc.report.axes import NAMES
+from affect_hpc.report.tables import LPIPS, Point, Sweep, best_point
 
 COLOURS: Mapping[str, str] = {
     "neutral": "#8a8a8a",
@@ -88,8 +89,9 @@ def curves(sweep: Sweep, column: str, label: str) -> bytes:
             ax.plot(*_line(points, sweep.axis, "mean", column), "o-", color=INK, label="mean", linewidth=2.6)
         _reference_line(ax, sweep, column)
         ax.set_title(title)
-        ax.set_xlabel(AXIS_NAMES[sweep.axis])
-        ax.set_xticks([getattr(point, sweep.axis) for point in points])
+        ax.set_xlabel(NAMES[sweep.axis])
+        if sweep.axis != "inverter":  # names are their own ticks
+            ax.set_xticks([point.setting.get(sweep.axis) for point in points])
         if column == "target_accuracy":
             ax.set_ylim(0, 1.02)
     axes[0].set_ylabel(label)
@@ -98,9 +100,9 @@ def curves(sweep: Sweep, column: str, label: str) -> bytes:
     return png(figure)
 
 
-def _line(points: Sequence[Point], axis: str, row: str, column: str) -> tuple[list[float], list[float]]:
+def _line(points: Sequence[Point], axis: str, row: str, column: str) -> tuple[list[Any], list[float]]:
     """Places along the axis and figures of a row, where it has any."""
-    pairs = [(getattr(point, axis), value) for point in points if (value := point.get(row, column)) is not None]
+    pairs = [(point.setting.get(axis), value) for point in points if (value := point.get(row, column)) is not None]
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 
@@ -151,8 +153,7 @@ def seen(sweep: Sweep, point: Point) -> bytes:
     ax.spines[:].set_visible(False)
     ax.set_ylabel("wanted")
     ax.set_xlabel(f"seen by {point.judge}, %")
-    where = [axis_text(name, getattr(point, name)) for name in ("gamma", "t0", "num_steps")]
-    ax.set_title(", ".join(where))
+    ax.set_title(", ".join(map(point.setting.text, sweep.told)))
     return png(figure)
 
 
@@ -192,7 +193,7 @@ def _own(ax: Axes, sweep: Sweep, column: str) -> None:
         # Several curves cross: only their ends are then named.
         named = known if len(sweep.panels()) == 1 else [known[0], known[-1]] if known else []
         for point, x, y in named:
-            text = axis_text(sweep.axis, getattr(point, sweep.axis))
+            text = point.setting.text(sweep.axis)
             ax.annotate(text, (x, y), (5, 5), textcoords="offset points", fontsize=8, color=colour)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json
+from affect_hpc.report.axes import AXES, Setting, told, varied
 
 FIRST = (
     *("judge", "y_target", "t0", "ddim_steps", "gamma", "psnr", "ssim", "lpips", "csim", "target_accuracy"),
@@ -21,7 +22,7 @@ FIRST = (
 SUFFIXES = ("", "_original", "_truth")
 LPIPS = "lpips"
 BASELINES = ("unedited", "reconstruction")
-DECIMALS = {"psnr": 2}
+DECIMALS = {"psnr": 2, "round": 2, "calls": 0}
 Figure = float | None
 
 
@@ -43,9 +44,7 @@ class Point:
     """One evaluated point of a sweep, or the baseline."""
 
     baseline: bool
-    gamma: float
-    t0: int
-    num_steps: int
+    setting: Setting
     judges: Mapping[str, Any]
     rows: Sequence[Row]
     samples: int
@@ -63,9 +62,9 @@ class Point:
         return str(self.judges["perceptual"]["name"])
 
     @property
-    def place(self) -> tuple[str, bool, int, int, float]:
+    def place(self) -> tuple[str, bool, Setting]:
         """Order in a table: by judge, the baseline first."""
-        return (self.judge, not self.baseline, self.t0, self.num_steps, self.gamma)
+        return (self.judge, not self.baseline, self.setting)
 
     def row(self, name: str) -> Row | None:
         """The row ``name``, or None where there is none."""
@@ -92,9 +91,7 @@ def load_point(folder: Path) -> Point:
     point = content["point"]
     return Point(
         bool(point["baseline"]),
-        float(point["gamma"]),
-        int(point["t0"]),
-        int(point["num_steps"]),
+        Setting() if point["baseline"] else Setting.of(point),
         content["judges"],
         rows,
         int(content["samples"]),
@@ -111,10 +108,10 @@ def load_points(folders: Sequence[Path]) -> list[Point]:
     points = sorted((load_point(folder) for folder in folders), key=lambda point: point.place)
     for one, other in pairwise(points):
         if one.place == other.place:
-            what = "baseline" if one.baseline else f"gamma {one.gamma:g}, t0 {one.t0}, {one.num_steps} steps"
+            what = "baseline" if one.baseline else ", ".join(map(one.setting.text, AXES))
             raise UserError(
                 f"two evaluations of the same point ({what}, judge {one.judge}) stand in one report: points differ in "
-                "gamma, t0 or num_steps. Make a report of its own for each value of any other setting."
+                f"{', '.join(AXES)}. Make a report of its own for each value of any other setting."
             )
     return points
 
@@ -125,6 +122,7 @@ def columns(points: Sequence[Point]) -> list[str]:
     extra = [name + suffix for suffix in SUFFIXES[1:] for name in metrics]
     stand_ins = sorted({point.perceptual for point in points} - {LPIPS})
     extra += [name + suffix for name in stand_ins for suffix in SUFFIXES]
+    extra += ["round_trip_db", "residual", "calls", "inverter", "encode_gamma"]
     return [*FIRST, *extra, "identity_judge", "perceptual_judge"]
 
 
@@ -143,9 +141,9 @@ def csv_text(points: Sequence[Point]) -> str:
 def csv_row(point: Point, row: Row, names: Sequence[str]) -> dict[str, str]:
     """Column -> text of one row."""
     cells = {name: repr(value) for name in names if (value := row.get(name)) is not None}
-    axes = (
-        {} if point.baseline else {"t0": str(point.t0), "ddim_steps": str(point.num_steps), "gamma": repr(point.gamma)}
-    )
+    at = point.setting
+    axes = {} if point.baseline else {"t0": str(at.t0), "ddim_steps": str(at.num_steps), "gamma": repr(at.gamma)}
+    axes |= {} if point.baseline else {"inverter": at.inverter, "encode_gamma": repr(at.encode_gamma)}
     return (
         cells
         | axes
@@ -170,6 +168,7 @@ def people_columns(points: Sequence[Point]) -> list[str]:
     """The columns that people look at first: those of them that hold anything."""
     stand_ins = sorted({point.perceptual for point in points} - {LPIPS})
     wanted = ["target_accuracy", "psnr", "ssim", LPIPS, *stand_ins, "csim", "psnr_original", "psnr_truth"]
+    wanted += ["round_trip_db", "calls"]
     return [name for name in wanted if any(row.get(name) is not None for point in points for row in point.rows)]
 
 
@@ -179,7 +178,8 @@ def markdown(points: Sequence[Point]) -> str:
     head = ["judge", "y_target", "t0", "steps", "gamma", *names, "n"]
     lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2)]
     for point in points:
-        axes = ["–"] * 3 if point.baseline else [str(point.t0), str(point.num_steps), f"{point.gamma:g}"]
+        at = point.setting
+        axes = ["–"] * 3 if point.baseline else [str(at.t0), str(at.num_steps), f"{at.gamma:g}"]
         for row in point.rows:
             figures = [rounded(name, row.get(name)) for name in names]
             lines.append([point.judge, row.name, *axes, *figures, str(row.count)])
@@ -196,21 +196,28 @@ class Sweep:
 
     @property
     def axis(self) -> str:
-        """The axis with most values: gamma, t0 or num_steps."""
-        return max(("gamma", "t0", "num_steps"), key=lambda name: len({getattr(p, name) for p in self.points}))
+        """The axis with most values, gamma where there is but one point."""
+        return max(self.told, key=lambda name: len({point.setting.get(name) for point in self.points}))
+
+    @property
+    def told(self) -> list[str]:
+        """The axes by which its points are told."""
+        return told([point.setting for point in self.points])
 
     def panels(self) -> dict[str, list[Point]]:
         """Label of the other axes' values -> the points along the swept axis there, in order."""
-        others = [name for name in ("t0", "num_steps", "gamma") if name != self.axis]
+        # Strength before steps before guidance.
+        order = ("t0", "num_steps", "gamma", "inverter", "encode_gamma")
+        others = [name for name in order if name in self.told and name != self.axis]
         groups: dict[str, list[Point]] = {}
-        for point in sorted(self.points, key=lambda p: (*(getattr(p, name) for name in others), getattr(p, self.axis))):
-            groups.setdefault(", ".join(axis_text(name, getattr(point, name)) for name in others), []).append(point)
+        for point in sorted(self.points, key=lambda one: [one.setting.get(name) for name in (*others, self.axis)]):
+            groups.setdefault(", ".join(map(point.setting.text, others)), []).append(point)
         return groups
 
     def where(self, point: Point) -> str:
         """A point by the axes that tell it from the others."""
-        told = [n for n in ("gamma", "t0", "num_steps") if len({getattr(p, n) for p in self.points}) > 1]
-        return ", ".join(axis_text(name, getattr(point, name)) for name in told or [self.axis])
+        axes = varied([one.setting for one in self.points]) or [self.axis]
+        return ", ".join(map(point.setting.text, axes))
 
     def targets(self) -> list[str]:
         """Emotions that any point was edited to, in order of their ids."""
@@ -220,14 +227,6 @@ class Sweep:
     def has(self, column: str) -> bool:
         """Whether any edited row has a figure in ``column``."""
         return any(row.get(column) is not None for point in self.points for row in point.rows)
-
-
-AXIS_NAMES = {"gamma": "guidance scale γ", "t0": "editing strength t₀", "num_steps": "DDIM steps"}
-
-
-def axis_text(name: str, value: float) -> str:
-    """A value of an axis with its short name."""
-    return f"{value:g} steps" if name == "num_steps" else f"{'γ' if name == 'gamma' else 't₀'} {value:g}"
 
 
 def sweeps(points: Sequence[Point]) -> list[Sweep]:

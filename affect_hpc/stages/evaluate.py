@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,18 +12,21 @@ from affect_hpc.config.stages import EvaluateConfig
 from affect_hpc.core.blocks import blocks
 from affect_hpc.core.emotions import EMOTIONS, TARGETS
 from affect_hpc.core.errors import UserError
-from affect_hpc.core.io import write_json, write_text
+from affect_hpc.core.io import read_json, write_json, write_text
 from affect_hpc.core.progress import Progress
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
 from affect_hpc.data.codec import decode_png
 from affect_hpc.data.shards import ShardSet
 from affect_hpc.experts.registry import load_emotion, load_identity, load_perceptual
 from affect_hpc.metrics.suite import Faces, Judges, Score, SuiteState, describe, keys_digest, score
+from affect_hpc.stages.manipulate import ROUND_TRIP
+from affect_hpc.stages.precompute_latents import CERTIFICATE
 
 log = logging.getLogger(__name__)
 
 ORIGINAL = "png"
-ROUND_TRIP = "round_trip"
+CERTIFIED = ("round_trip_db", "residual", "calls")
+"""Figures of a certificate that are columns of their own."""
 
 
 def run(cfg: EvaluateConfig, inputs: Inputs, place: Workplace) -> Outcome:
@@ -51,7 +55,7 @@ def run(cfg: EvaluateConfig, inputs: Inputs, place: Workplace) -> Outcome:
 
     keys = [shards[i].key for i in range(count)]
     content = {
-        "point": {"baseline": cfg.baseline, "gamma": cfg.gamma, "t0": cfg.t0, "num_steps": cfg.num_steps},
+        "point": {"baseline": cfg.baseline, **setting_of(inputs.many("images"))},
         "targets": list(cfg.targets),
         "expected": {"count": count, "digest": keys_digest(keys)},
         "judges": describe(judges),
@@ -62,6 +66,11 @@ def run(cfg: EvaluateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     write_json(place.out / "state.json", content)
     log.info("judged %d of %d faces", len(state.keys), count)
     return Outcome({"samples": len(state.keys), "emotion": judges.emotion.name, "perceptual": judges.perceptual.name})
+
+
+def setting_of(images: Sequence[Path]) -> Mapping[str, Any]:
+    """How the faces were edited, as their stage says; empty for the baseline."""
+    return read_json(images[0] / "edit.json") if images else {}
 
 
 def load_judges(cfg: EvaluateConfig, inputs: Inputs) -> Judges:
@@ -117,7 +126,13 @@ def judge_edits(
         rows[target] = score(faces, main | ({"_truth": truth} if truth else {}), [target] * len(keys))
     if all(edits.has(edits.index_of(key), f"{ROUND_TRIP}.png") for key in keys):
         rows[ROUND_TRIP] = score(read_faces(edits, keys, f"{ROUND_TRIP}.png", judges), main, labels)
-    return rows
+    certificates = [edits[edits.index_of(key)].info[CERTIFICATE] for key in keys]
+    return {name: [certified(*pair) for pair in zip(row, certificates, strict=True)] for name, row in rows.items()}
+
+
+def certified(one: Score, certificate: Mapping[str, Any]) -> Score:
+    """A score with what the inversion behind the image is worth."""
+    return Score({**one.values, **{name: float(certificate[name]) for name in CERTIFIED}}, one.seen)
 
 
 def judge_baseline(references: Mapping[str, Faces], labels: Sequence[str]) -> dict[str, list[Score]]:

@@ -1,59 +1,121 @@
 """Decode inverted faces under every target label (thesis section 4.4, Eq. 4.19)."""
 
-import numpy as np
-import torch
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from affect_hpc.config.edit import MIXING, REFINEMENTS, Inverter
 from affect_hpc.config.stages import ManipulateConfig
 from affect_hpc.config.train import Precision
-from affect_hpc.core.blocks import blocks
+from affect_hpc.core.blocks import own_blocks
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.hashing import canonical
 from affect_hpc.core.io import read_json, write_json
 from affect_hpc.core.progress import Progress
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
-from affect_hpc.data.codec import decode_npy, encode_png, tensor_to_images
+from affect_hpc.data.codec import UInt8Image, decode_npy, encode_png, tensor_to_images
 from affect_hpc.data.shards import ShardSet, ShardWriter
-from affect_hpc.diffusion import ddim
+from affect_hpc.diffusion import ddim, inversion
 from affect_hpc.diffusion.guidance import guided
 from affect_hpc.diffusion.schedule import alpha_bars
 from affect_hpc.models import first_stage
 from affect_hpc.models.ldm import Ldm
+from affect_hpc.stages.precompute_latents import CERTIFICATE, OWN
 from affect_hpc.train.comm import Ranks, device_of
 
 ROUND_TRIP = "round_trip"
 """Member name of the face decoded under its true label."""
+INVERSION = ("inverter", "refinements", "mixing", "bound_db")
+"""What an edit says of how its faces were inverted; left out where it is the usual."""
 
 
 def run(cfg: ManipulateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     """Write this part's edited faces as PNG; all targets of a block are one batch."""
     torch.set_num_threads(cfg.threads)
-    device = device_of(Ranks.of_environment())
     inverted = ShardSet.open(inputs.many("latents"))
-    ldm = Ldm.load(inputs.one("ldm"), device)
-    model = first_stage.load(inputs.one("first_stage")).to(device)
-    taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, ldm.diffusion.num_timesteps)
-    path = ddim.Path(taus, alpha_bars(ldm.diffusion), cfg.end_level, cfg.time_input)
-    predict = guided(ldm.predictor(cfg.precision is Precision.bf16), cfg.gamma, ldm.condition.null_index)
+    encoding = read_json(inputs.many("latents")[0] / "latents.json")
+    editor = Editor(cfg, encoding, inputs)
     names = [*cfg.targets, *([ROUND_TRIP] if cfg.round_trip else [])]
-    work = blocks(len(inverted), cfg.batch_size)
-    if "latents" not in inputs.own:
-        work = [work[i] for i in place.slice(len(work))]
+    mine = own_blocks(len(inverted), cfg.batch_size, inputs, place)
     with (
-        Progress("manipulate", sum(map(len, work)) * len(names), "image") as progress,
+        Progress("manipulate", sum(map(len, mine)) * len(names), "image") as progress,
         torch.inference_mode(),
         ShardWriter(place.out, f"images-{place.part:05d}") as writer,
     ):
-        for block in work:
-            samples = [inverted[i] for i in block]
-            z = torch.from_numpy(np.stack([decode_npy(inverted.read(i, "z_t0.npy")) for i in block])).to(device)
-            own = torch.tensor([sample.label for sample in samples], device=device)
-            labels = [own if name == ROUND_TRIP else torch.full_like(own, EMOTIONS.index(name)) for name in names]
-            edited = ddim.decode(z.repeat(len(names), 1, 1, 1), torch.cat(labels), path, predict)
-            images = tensor_to_images(first_stage.decode(model, ldm.norm.restore(edited)))
-            for row, sample in enumerate(samples):
-                members = {f"{name}.png": encode_png(images[k * len(block) + row]) for k, name in enumerate(names)}
+        for block in mine:
+            images = editor.images(inverted, block, names)
+            for row, index in enumerate(block):
+                sample = inverted[index]
+                members = {f"{name}.png": encode_png(images[row, name]) for name in names}
                 writer.write(sample.key, members, sample.info)
             progress.advance(len(images))
-    encoding = read_json(inputs.many("latents")[0] / "latents.json")
-    write_json(place.out / "edit.json", {**canonical(cfg), "encode_gamma": encoding["gamma"]})
-    return Outcome({"images": sum(map(len, work)) * len(names)})
+    inverter = {"inverter": Inverter.ddim.name, **{k: v for k, v in encoding.items() if k in INVERSION}}
+    write_json(place.out / "edit.json", {**canonical(cfg), "encode_gamma": encoding["gamma"], **inverter})
+    return Outcome({"images": sum(map(len, mine)) * len(names)})
+
+
+class Editor:
+    """Decodes blocks of inverted faces.
+
+    Args:
+        encoding: config that they were inverted with.
+    """
+
+    def __init__(self, cfg: ManipulateConfig, encoding: Mapping[str, Any], inputs: Inputs) -> None:
+        self.device = device_of(Ranks.of_environment())
+        self.ldm = Ldm.load(inputs.one("ldm"), self.device)
+        self.model = first_stage.load(inputs.one("first_stage")).to(self.device)
+        taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, self.ldm.diffusion.num_timesteps)
+        self.path = ddim.Path(taus, alpha_bars(self.ldm.diffusion), cfg.end_level, cfg.time_input)
+        predict = self.ldm.predictor(cfg.precision is Precision.bf16)
+        self.predict = guided(predict, cfg.gamma, self.ldm.condition.null_index)
+        # The certificate's way back is the edit to a face's own emotion, where both passes have the same guidance.
+        self.own_is_there = encoding["gamma"] == canonical(cfg.gamma)
+        self.mixing = encoding.get("mixing", MIXING)
+
+    def images(self, inverted: ShardSet, block: range, names: Sequence[str]) -> dict[tuple[int, str], UInt8Image]:
+        """(row of the block, name) -> image (H, W, 3).
+
+        What is decoded together is a function of the block alone: the bits hang on no division into parts.
+        """
+        own = [inverted[index].label for index in block]
+        label = {
+            (row, name): own[row] if name == ROUND_TRIP else EMOTIONS.index(name)
+            for name in names
+            for row in range(len(block))
+        }
+        wanted = dict.fromkeys((row, target) for (row, _), target in label.items())
+        there = [pair for pair in wanted if self.own_is_there and pair[1] == own[pair[0]]]
+        latents = {pair: self._read(inverted, block[pair[0]], OWN) for pair in there}
+        by_inverter: dict[str, list[tuple[int, int]]] = {}
+        for pair in wanted:
+            if pair not in latents:
+                used = inverted[block[pair[0]]].info[CERTIFICATE]["inverter"]
+                by_inverter.setdefault(used, []).append(pair)
+        for used, pairs in by_inverter.items():
+            latents |= dict(zip(pairs, self._decoded(inverted, block, used, pairs), strict=True))
+        z = torch.stack([latents[pair] for pair in wanted])
+        faces = tensor_to_images(first_stage.decode(self.model, self.ldm.norm.restore(z)))
+        images = dict(zip(wanted, faces, strict=True))
+        return {(row, name): images[row, target] for (row, name), target in label.items()}
+
+    def _decoded(
+        self, inverted: ShardSet, block: range, used: str, pairs: Sequence[tuple[int, int]]
+    ) -> Sequence[Tensor]:
+        """The latent of each (row, label), all in one batch."""
+        method = inversion.method(Inverter[used], REFINEMENTS, self.mixing)
+        rows = list(dict.fromkeys(row for row, _ in pairs))
+        members = [name for name in inverted[block[rows[0]]].members if name.endswith(".npy") and name != OWN]
+        state = {
+            member.removesuffix(".npy"): torch.stack([self._read(inverted, block[row], member) for row in rows])[
+                [rows.index(row) for row, _ in pairs]
+            ]
+            for member in members
+        }
+        labels = torch.tensor([label for _, label in pairs], device=self.device)
+        return list(method.decode(state, labels, self.path, self.predict))
+
+    def _read(self, inverted: ShardSet, index: int, member: str) -> Tensor:
+        return torch.from_numpy(decode_npy(inverted.read(index, member))).to(self.device)

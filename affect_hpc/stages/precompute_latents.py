@@ -1,87 +1,103 @@
-"""Latents that many runs share: encoded train faces, and inverted validation faces."""
+"""Latents that many runs share: encoded faces, and inverted validation faces with their certificates."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from affect_hpc.config.edit import Inverter
 from affect_hpc.config.stages import EncodeLatentsConfig, InvertLatentsConfig
 from affect_hpc.config.train import Precision
-from affect_hpc.core.blocks import blocks
+from affect_hpc.core.blocks import blocks, own_blocks
 from affect_hpc.core.hashing import canonical
 from affect_hpc.core.io import write_json
 from affect_hpc.core.progress import Progress
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
-from affect_hpc.data.codec import encode_npy
-from affect_hpc.data.images import ImageSet
-from affect_hpc.data.shards import ShardWriter
-from affect_hpc.diffusion import ddim
+from affect_hpc.data.codec import decode_npy, encode_npy, tensor_to_images
+from affect_hpc.data.images import FLIPPED, ImageSet
+from affect_hpc.data.shards import ShardSet, ShardWriter
+from affect_hpc.diffusion import ddim, inversion
 from affect_hpc.diffusion.guidance import guided
 from affect_hpc.diffusion.schedule import alpha_bars
+from affect_hpc.metrics import paired
 from affect_hpc.models import first_stage
 from affect_hpc.models.ldm import Ldm
 from affect_hpc.train.comm import Ranks, device_of
+
+OWN = "own.npy"
+"""Member: the latent decoded under the face's own label, with the guidance of encoding."""
+BY_COST = (Inverter.ddim, Inverter.direct, Inverter.fixed_point, Inverter.coupled)
+"""What inverter=auto tries, one after the other."""
+CERTIFICATE = "certificate"
+"""Key of a sample's certificate in its info."""
 
 
 def run(cfg: EncodeLatentsConfig | InvertLatentsConfig, inputs: Inputs, place: Workplace) -> Outcome:
     """Write this part's share of the latents, in fixed blocks."""
     torch.set_num_threads(cfg.threads)
-    split, count = ("val", cfg.num_samples) if isinstance(cfg, InvertLatentsConfig) else ("train", 0)
-    images = ImageSet.open([folder / split for folder in inputs.many("shards")])
-    total = min(count, len(images)) if count else len(images)
+    with torch.inference_mode(), ShardWriter(place.out, f"latents-{place.part:05d}") as writer:
+        if isinstance(cfg, InvertLatentsConfig):
+            outcome = invert(cfg, inputs, place, writer)
+        else:
+            outcome = encode(cfg, inputs, place, writer)
+    write_json(place.out / "latents.json", canonical(cfg))
+    return outcome
+
+
+def encode(cfg: EncodeLatentsConfig, inputs: Inputs, place: Workplace, writer: ShardWriter) -> Outcome:
+    """Unquantised latents, the mirrored face's too where it is asked for."""
+    images = ImageSet.open([folder / cfg.split for folder in inputs.many("shards")])
     device = device_of(Ranks.of_environment())
     model = first_stage.load(inputs.one("first_stage")).to(device)
-    work = blocks(total, cfg.batch_size)
+    work = blocks(min(cfg.num_samples, len(images)) if cfg.num_samples else len(images), cfg.batch_size)
     mine = [work[i] for i in place.slice(len(work))]
-    views: Inverter | Encoder
-    if isinstance(cfg, InvertLatentsConfig):
-        views = Inverter(cfg, inputs.one("ldm"), model, device)
-    else:
-        views = Encoder(cfg, model, device)
-    with (
-        Progress(f"precompute_latents {cfg.mode.name}", sum(map(len, mine)), "face") as progress,
-        torch.inference_mode(),
-        ShardWriter(place.out, f"latents-{place.part:05d}") as writer,
-    ):
+
+    def stored(faces: Tensor) -> list[bytes]:
+        z = first_stage.encode(model, faces)
+        return [encode_npy(latent) for latent in (z if cfg.full_precision else z.half()).cpu().numpy()]
+
+    with Progress(f"precompute_latents {cfg.mode.name}", sum(map(len, mine)), "face") as progress:
         for block in mine:
-            tensors = {name: tensor.cpu().numpy() for name, tensor in views(images, block)}
+            faces = images.batch(block).to(device)
+            views = {"npy": stored(faces)}
+            if cfg.flip:
+                views[FLIPPED] = stored(faces.flip(3))
             for row, index in enumerate(block):
                 sample = images.shards[index]
-                writer.write(sample.key, {name: encode_npy(array[row]) for name, array in tensors.items()}, sample.info)
+                writer.write(sample.key, {name: latents[row] for name, latents in views.items()}, sample.info)
             progress.advance(len(block))
-    write_json(place.out / "latents.json", canonical(cfg))
     return Outcome({"faces": sum(map(len, mine))})
 
 
-class Encoder:
-    """mode=encode: unquantised float16 latents, the mirrored face's too where it is asked for."""
+def invert(cfg: InvertLatentsConfig, inputs: Inputs, place: Workplace, writer: ShardWriter) -> Outcome:
+    """What decoding starts from, each face followed back under its true label (thesis section 4.4)."""
+    clean = ShardSet.open(inputs.many("latents"))
+    device = device_of(Ranks.of_environment())
+    model = first_stage.load(inputs.one("first_stage")).to(device)
+    ldm = Ldm.load(inputs.one("ldm"), device)
+    taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, ldm.diffusion.num_timesteps)
+    path = ddim.Path(taus, alpha_bars(ldm.diffusion), cfg.end_level, cfg.time_input)
+    predict = guided(ldm.predictor(cfg.precision is Precision.bf16), cfg.gamma, ldm.condition.null_index)
+    kinds = [cfg.inverter] if cfg.inverter is not Inverter.auto else BY_COST
+    methods = [inversion.method(kind, cfg.refinements, cfg.mixing) for kind in kinds]
 
-    def __init__(self, cfg: EncodeLatentsConfig, model: Any, device: torch.device) -> None:
-        self.cfg, self.model, self.device = cfg, model, device
+    def round_trip_db(z: Tensor, own: Tensor) -> Tensor:
+        images = (tensor_to_images(first_stage.decode(model, ldm.norm.restore(side))) for side in (z, own))
+        return torch.tensor(paired.psnr(*map(paired.unit_range, images)))
 
-    def __call__(self, images: ImageSet, block: range) -> Iterator[tuple[str, Tensor]]:
-        """Member name and tensor (B, C, h, w) of each view of a block."""
-        faces = images.batch(block).to(self.device)
-        yield "npy", first_stage.encode(self.model, faces).half()
-        if self.cfg.flip:
-            yield "flip.npy", first_stage.encode(self.model, faces.flip(3)).half()
-
-
-class Inverter:
-    """mode=invert: z_t0 by deterministic DDIM encoding under the true label (thesis section 4.4)."""
-
-    def __init__(self, cfg: InvertLatentsConfig, ldm_folder: Path, model: Any, device: torch.device) -> None:
-        self.model, self.device = model, device
-        self.ldm = Ldm.load(ldm_folder, device)
-        taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, self.ldm.diffusion.num_timesteps)
-        self.path = ddim.Path(taus, alpha_bars(self.ldm.diffusion), cfg.end_level, cfg.time_input)
-        predict = self.ldm.predictor(cfg.precision is Precision.bf16)
-        self.predict = guided(predict, cfg.gamma, self.ldm.condition.null_index)
-
-    def __call__(self, images: ImageSet, block: range) -> Iterator[tuple[str, Tensor]]:
-        """Member name and tensor (B, C, h, w) of each view of a block."""
-        latents = first_stage.encode(self.model, images.batch(block).to(self.device))
-        label = images.labels(block).to(self.device)
-        yield "z_t0.npy", ddim.encode(self.ldm.norm.normalise(latents), label, self.path, self.predict)
+    mine = own_blocks(len(clean), cfg.batch_size, inputs, place)
+    with Progress(f"precompute_latents {cfg.mode.name}", sum(map(len, mine)), "face") as progress:
+        for block in mine:
+            z = torch.from_numpy(np.stack([decode_npy(clean.read(i, "npy")) for i in block])).to(device)
+            label = torch.tensor([clean[i].label for i in block], device=device)
+            found = inversion.certify_cheapest(
+                methods, ldm.norm.normalise(z), label, path, predict, round_trip_db, cfg.bound_db
+            )
+            for index, one in zip(block, found, strict=True):
+                sample = clean[index]
+                members = {f"{name}.npy": encode_npy(state.cpu().numpy()) for name, state in one.state.items()}
+                members[OWN] = encode_npy(one.z_own.cpu().numpy())
+                writer.write(sample.key, members, {**sample.info, CERTIFICATE: asdict(one.certificate)})
+            progress.advance(len(block))
+    return Outcome({"faces": sum(map(len, mine))})

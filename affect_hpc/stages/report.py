@@ -8,7 +8,8 @@ from affect_hpc.core.io import write_bytes, write_text
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
 from affect_hpc.data.shards import ShardSet
 from affect_hpc.report import facts, html
-from affect_hpc.report.gallery import Gallery, load_edits, place_of
+from affect_hpc.report.axes import AXES
+from affect_hpc.report.gallery import Gallery, load_edits
 from affect_hpc.report.plots import all_plots
 from affect_hpc.report.sheets import jpeg_bytes, png_bytes
 from affect_hpc.report.tables import best_point, csv_text, load_points, markdown, sweeps
@@ -31,11 +32,10 @@ def run(cfg: ReportConfig, inputs: Inputs, place: Workplace) -> Outcome:
         load_edits(inputs.many("edits")),
         cfg.sheet_faces,
     )
-    lost = [point for sweep in runs for point in sweep.points if place_of(point) not in gallery.edits]
+    lost = [point for sweep in runs for point in sweep.points if point.setting not in gallery.edits]
     if lost:
-        raise UserError(
-            f"the edits at gamma {lost[0].gamma:g}, t0 {lost[0].t0} are missing: give the edits of every table."
-        )
+        where = ", ".join(map(lost[0].setting.text, AXES))
+        raise UserError(f"the edits at {where} are missing: give the edits of every table.")
 
     write_text(place.out / "table.csv", csv_text(points))
     write_text(place.out / "table.md", markdown(points))

@@ -45,9 +45,10 @@ def test_short_keys_reach_the_stages_that_they_fix() -> None:
     (cfg,) = collect([*words, "model.condition.dim=32"])
     stages = cfg.stages
     assert stages.train_ldm.train.seed == stages.train_vqgan.train.seed == stages.train_referee.identity.seed == 3
-    for stage in (stages.manipulate, stages.evaluate):
-        assert (stage.gamma, stage.t0, stage.targets, stage.num_samples) == (2.5, 400, ["sad"], 8)
-    assert stages.invert_latents.t0 == 400 and stages.reconstruct.num_samples == 8
+    edit = stages.manipulate
+    assert (edit.gamma, edit.t0, edit.targets) == (2.5, 400, ["sad"])
+    assert (stages.evaluate.targets, stages.evaluate.num_samples) == (["sad"], 8)
+    assert stages.invert_latents.t0 == 400 and stages.invert_latents.gamma == 2.5
     assert stages.train_ldm.condition.dim == 32
     assert stages.prepare_shards.data == cfg.data
 

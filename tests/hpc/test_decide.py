@@ -156,7 +156,7 @@ def test_a_run_folder_counts_as_made_when_its_spec_is_there(tmp_path: Path) -> N
     run = one.run_dir(tmp_path)
     write_text(run.path / "inputs.json", "half")  # a launcher was killed here
     write_run(one, tmp_path)
-    assert run.spec() == {"kind": "evaluate", "stage": "evaluate", "version": 1, "parts": 2}
+    assert run.spec() == {"kind": "evaluate", "stage": "evaluate", "version": 2, "parts": 2}
     first = (run.path / "inputs.json").read_text()
     assert parent.name in first
     write_run(one, tmp_path)

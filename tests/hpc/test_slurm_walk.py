@@ -45,8 +45,8 @@ def launch(points: list[Config], capsys: pytest.CaptureFixture[str]) -> Launch:
     return launched
 
 
-ALL = 3 + 1 + 1 + 3 + 1 + 3 + 3 + 1 + 2 * (3 + 3 + 3 + 1) + 1
-"""shards, vqgan, referee, latents, ldm, reconstruct, baseline and its reduce; per point invert, edit, judge, reduce."""
+ALL = 3 + 1 + 1 + 3 + 3 + 1 + 3 + 3 + 1 + 2 * (3 + 3 + 3 + 1) + 1
+"""shards, vqgan, referee, train latents, val latents, ldm, reconstruct, baseline and its reduce; per point invert, edit, judge, reduce."""
 
 
 def test_a_whole_sweep_in_few_calls(fake: FakeSlurm, launch: Launch) -> None:

@@ -105,7 +105,9 @@ class World:
                 continue
             with ShardWriter(folder, f"part-{part:05d}") as writer:
                 for i in (i for b in Workplace(folder, folder, part, parts).slice(len(todo)) for i in todo[b]):
-                    writer.write(f"f{i:03d}", members(i), {"label": i % 8, "identity": str(i)})
+                    certificate = {"inverter": "ddim", "round_trip_db": 20.0 + i, "residual": 0.0, "calls": 80}
+                    info = {"label": i % 8, "identity": str(i), "certificate": certificate}
+                    writer.write(f"f{i:03d}", members(i), info)
             if extra is not None:
                 write_json(folder / "edit.json", extra)
         return tuple(folders)
@@ -126,13 +128,14 @@ class World:
             return images
 
         settings = {"gamma": gamma, "encode_gamma": gamma, "t0": 500, "num_steps": 40, "targets": TARGETS}
+        settings["inverter"] = "ddim"
         return self.parts_of(f"manipulate/m{gamma:g}{parts}{round_trip}", parts, members, settings)
 
     def config(self, gamma: float = 1.0, baseline: bool = False) -> EvaluateConfig:
         experts = ExpertsConfig("patch", "pool", "efficientnet_lite0")
         if baseline:
             return EvaluateConfig(experts, baseline=True, batch_size=BATCH)
-        return EvaluateConfig(experts, False, gamma, 500, 40, list(TARGETS), batch_size=BATCH)
+        return EvaluateConfig(experts, False, list(TARGETS), batch_size=BATCH)
 
     def evaluate(self, gamma: float | None, parts: int = 1, tag: str = "", truth: bool = True) -> tuple[Path, ...]:
         """Evaluate an edit, or the baseline where gamma is None; folders of all parts."""

@@ -86,18 +86,22 @@ def train_chain(root: Path) -> Chain:
     chain.run("train_vqgan", shards="prepare_shards")
     chain.run("encode_latents", shards="prepare_shards", first_stage="train_vqgan")
     chain.run("train_ldm", **LDM_INPUTS)
+    config = replace(chain.stages.encode_latents, split="val", full_precision=True)
+    chain.run("encode_latents", "encode_val", config=config, shards="prepare_shards", first_stage="train_vqgan")
     return chain
 
 
-def edit(chain: Chain, tail: str = "", parts: int = 1, gamma: float = 1.0) -> list[str]:
-    """Invert and manipulate in ``parts`` parts; returns the names of the manipulate runs."""
+def edit(
+    chain: Chain, tail: str = "", parts: int = 1, gamma: float = 1.0, encode_gamma: float = 0.0, **encoding: Any
+) -> list[str]:
+    """Invert (with the changes ``encoding``) and manipulate in ``parts`` parts; returns names of manipulate runs."""
     names = []
     for part in range(parts):
-        invert = replace(chain.stages.invert_latents, gamma=gamma)
+        invert = replace(chain.stages.invert_latents, gamma=encode_gamma or gamma, **encoding)
         change = replace(chain.stages.manipulate, gamma=gamma)
         inverted, made = f"invert{tail}-{part}", f"manipulate{tail}-{part}"
         networks = {"first_stage": "train_vqgan", "ldm": "train_ldm"}
-        chain.run("invert_latents", inverted, parts, part, invert, shards="prepare_shards", **networks)
+        chain.run("invert_latents", inverted, parts, part, invert, latents="encode_val", **networks)
         chain.run("manipulate", made, config=change, latents=inverted, **networks)
         names.append(made)
     return names

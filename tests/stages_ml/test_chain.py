@@ -55,7 +55,8 @@ def test_encoded_latents_are_the_unquantised_ones_of_the_face_and_its_mirror_ima
 
 @pytest.mark.parametrize("kind", ["encode_latents", "reconstruct"])
 def test_shares_of_the_work_add_up_to_the_whole_to_the_bit(chain: Chain, kind: str) -> None:
-    inputs = {"shards": "prepare_shards", "first_stage": "train_vqgan"}
+    source = {"shards": "prepare_shards"} if kind == "encode_latents" else {"latents": "encode_val"}
+    inputs = {**source, "first_stage": "train_vqgan"}
     chain.run(kind, f"{kind}-whole", **inputs)
     names = [f"{kind}-{part}" for part in range(3)]
     for part, name in enumerate(names):
@@ -70,11 +71,9 @@ def test_an_edit_does_not_depend_on_the_number_of_parts(chain: Chain) -> None:
 
 
 def test_the_first_samples_are_the_same_with_fewer_samples(chain: Chain) -> None:
-    config = replace(chain.stages.invert_latents, num_samples=4)
-    networks = {"first_stage": "train_vqgan", "ldm": "train_ldm"}
-    chain.run("invert_latents", "invert-four", config=config, shards="prepare_shards", **networks)
-    chain.run("invert_latents", "invert-all", shards="prepare_shards", **networks)
-    some, every = members(chain, ["invert-four"]), members(chain, ["invert-all"])
+    config = replace(chain.stages.encode_latents, split="val", full_precision=True, num_samples=4)
+    chain.run("encode_latents", "encode-four", config=config, shards="prepare_shards", first_stage="train_vqgan")
+    some, every = members(chain, ["encode-four"]), members(chain, ["encode_val"])
     assert len(some) == 4
     assert some == {name: every[name] for name in some}
 
@@ -96,9 +95,9 @@ def test_with_a_network_that_ignores_its_input_the_round_trip_is_the_reconstruct
     ldm.denoiser.save(folder / "unet", folder / "conditioner.safetensors")
     (folder / "ldm.json").write_bytes((chain.out("train_ldm") / "ldm.json").read_bytes())
     networks = {"first_stage": "train_vqgan", "ldm": "still"}
-    chain.run("invert_latents", "invert-still", shards="prepare_shards", **networks)
+    chain.run("invert_latents", "invert-still", latents="encode_val", **networks)
     chain.run("manipulate", "manipulate-still", latents="invert-still", **networks)
-    chain.run("reconstruct", "reconstruct-still", shards="prepare_shards", first_stage="train_vqgan")
+    chain.run("reconstruct", "reconstruct-still", latents="encode_val", first_stage="train_vqgan")
     made, expected = members(chain, ["manipulate-still"]), members(chain, ["reconstruct-still"])
     for key in (sample.key for sample in ShardSet.open([chain.out("manipulate-still")])):
         a, b = decode_png(made[f"{key}.round_trip.png"]), decode_png(expected[f"{key}.reconstruction.png"])
@@ -127,7 +126,7 @@ def test_the_averaged_weights_are_the_ones_that_edit(chain: Chain) -> None:
 
 
 def test_reconstructions_are_what_the_first_stage_makes(chain: Chain) -> None:
-    chain.run("reconstruct", "reconstruct-look", shards="prepare_shards", first_stage="train_vqgan")
+    chain.run("reconstruct", "reconstruct-look", latents="encode_val", first_stage="train_vqgan")
     faces = ShardSet.open([chain.out("prepare_shards") / "val"])
     made = ShardSet.open([chain.out("reconstruct-look")])
     model = first_stage.load(chain.out("train_vqgan"))
@@ -156,8 +155,10 @@ def test_bfloat16_edits_are_close_to_float32(chain: Chain) -> None:
     latents = []
     for precision in Precision:
         config = replace(chain.stages.invert_latents, precision=precision)
-        chain.run("invert_latents", f"invert-{precision.name}", config=config, shards="prepare_shards", **networks)
-        latents.append(np.stack([decode_npy(value) for value in members(chain, [f"invert-{precision.name}"]).values()]))
+        name = f"invert-{precision.name}"
+        chain.run("invert_latents", name, config=config, latents="encode_val", **networks)
+        found = members(chain, [name])
+        latents.append(np.stack([decode_npy(value) for key, value in found.items() if key.endswith(".z_t0.npy")]))
     assert latents[1].dtype == np.float32
     assert 0 < np.abs(latents[0] - latents[1]).max() < 0.1 * latents[0].std()
 
