@@ -340,17 +340,3 @@ def test_the_tree_says_it_below_what_is_to_run(composed_thesis: Config, tmp_path
     done = decide(graph, tmp_path, lambda job: False, True, 3)
     console.print(plan_tree(graph, done, point.cluster, "title"))
     assert "FLOP" not in console.export_text().partition("title")[2].partition("title")[2]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"peak_tflops": {"fp8": 1.0}}, "cluster.peak_tflops='fp8' is unknown"),
-        ({"peak_tflops": {"bf16": -1.0}}, r"cluster\.peak_tflops\.bf16=-1 TFLOP/s is out of range"),
-        ({"utilisation": [0.5]}, r"cluster\.utilisation=\[0\.5\] is no range"),
-        ({"utilisation": [0.5, 0.2]}, "is no range"),
-    ],
-)
-def test_peaks_and_shares_are_checked(values: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        ClusterConfig(name="any", **values).check()  # type: ignore[arg-type]

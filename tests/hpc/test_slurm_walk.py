@@ -46,7 +46,8 @@ def launch(points: list[Config], capsys: pytest.CaptureFixture[str]) -> Launch:
 
 
 ALL = 3 + 1 + 1 + 3 + 3 + 1 + 3 + 3 + 1 + 2 * (3 + 3 + 3 + 1) + 1
-"""shards, vqgan, referee, train latents, val latents, ldm, reconstruct, baseline and its reduce; per point invert, edit, judge, reduce."""
+"""shards, vqgan, referee, latents of train and val, ldm, reconstruct, baseline and its reduce; per point invert, edit,
+judge, reduce; the report."""
 
 
 def test_a_whole_sweep_in_few_calls(fake: FakeSlurm, launch: Launch) -> None:

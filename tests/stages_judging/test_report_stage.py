@@ -185,7 +185,8 @@ def test_a_report_needs_an_edit(world: World) -> None:
 
 def test_points_that_cannot_be_told_apart_are_refused(toy: Reported) -> None:
     with pytest.raises(
-        UserError, match=r"two evaluations of the same point \(gamma 1, t0 500, 40 steps, judge patch\)"
+        UserError,
+        match=r"same point \(γ 1, t₀ 500, 40 steps, ddim, encoded at γ 1, judge patch\)",
     ):
         load_points([*toy.tables, toy.tables[1]])
 

@@ -323,9 +323,7 @@ def main() -> None:
         "what", nargs="*", default=WHAT, help=f"{', '.join(WHAT)}; overfit_vqgan, overfit_ldm (minutes)"
     )
     parser.add_argument("--batch", type=int, default=8, help="samples of a step (default: 8)")
-    parser.add_argument(
-        "--faces", nargs="+", type=Path, default=[], help="pictures for overfit_* (default: cuts of one portrait)"
-    )
+    parser.add_argument("--faces", nargs="+", type=Path, default=[], help="for overfit_* (default: one portrait)")
     parser.add_argument("--runs", type=int, default=5, help="steps of each contender (default: 5)")
     arguments = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
