@@ -24,8 +24,5 @@ class ExpertsConfig:
     """Another emotion judge, whose opinion is reported beside the first one's; none for no other."""
     second_identity: str = absent_if("none")
     """Another identity judge, likewise."""
-    features: str = absent_if("auto")
-    """Network whose features FID and KID compare: auto, inception (the thesis'), vgg16, clip or efficientnet_lite0;
-    auto is settled by the plan."""
-    manifold_features: str = absent_if("auto")
-    """Network in whose features precision and recall are measured: as ``features``; the thesis' is vgg16."""
+    digest: str = absent_if("")
+    """SHA-256 over the judges' files that the user supplied, set by the plan: other weights make other runs."""

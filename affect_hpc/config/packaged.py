@@ -208,7 +208,7 @@ WEIGHTS: Mapping[str, Weights] = {
     "vgg16": _hub(
         "torchvision.models.vgg16(weights='IMAGENET1K_V1')",
         528,
-        "experts.manifold_features=vgg16",
+        "the thesis' precision and recall (experts/registry.load_features)",
         {"vgg16-397923af.pth": "397923af"},
         FIDELITY,
     ),

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import affect_hpc
+from affect_hpc.config import supplied
 from affect_hpc.config.available import SPEECH_NETWORKS, check_experts, settle_perceptual, speech_digest
 from affect_hpc.config.checks import one_of
 from affect_hpc.config.data import DataConfig
 from affect_hpc.config.experts import ExpertsConfig
 from affect_hpc.config.root import Config
 from affect_hpc.config.stages import EncodeLatentsConfig, LatentsFrom
+from affect_hpc.config.supplied import SUPPLIED
 from affect_hpc.core.errors import UserError
-from affect_hpc.core.hashing import folder_digest
+from affect_hpc.core.hashing import digest, folder_digest
 from affect_hpc.hpc.advice import check_trainings
 from affect_hpc.hpc.catalog import CATALOG
 from affect_hpc.hpc.graph import Edge, External, Graph, Node
@@ -60,14 +62,22 @@ class Planner:
             self._corpora[key] = data.settled(self.store)
         return self._corpora[key]
 
+    def judges(self, cfg: Config) -> ExpertsConfig:
+        """The judges as they lie here; a missing or changed file ends the launch."""
+        experts = replace(cfg.experts, perceptual=settle_perceptual(cfg.experts.perceptual))
+        named = (experts.emotion, experts.identity, experts.perceptual)
+        seconds = (experts.second_emotion, experts.second_identity)
+        check_experts(*named, experts.folder, *seconds)
+        check_judges(cfg, experts)
+        given = {name: supplied.digests(name, experts.folder) for name in (*named, *seconds) if name in SUPPLIED}
+        return replace(experts, digest=digest(given) if given else "")
+
     def point(self, cfg: Config) -> dict[str, Node]:
         """All nodes of one sweep point, by kind (``baseline`` and ``reduce_baseline`` are the unedited rows)."""
         if cfg.data.holds_clips:
             return self.clips(cfg)
         stages, edit, parts = cfg.stages, cfg.edit, cfg.cluster.parts
-        experts = replace(cfg.experts, perceptual=settle_perceptual(cfg.experts.perceptual))
-        check_experts(experts.emotion, experts.identity, experts.perceptual, experts.folder)
-        check_judges(cfg, experts)
+        experts = self.judges(cfg)
         nodes: dict[str, Node] = {}
 
         def add(kind: str, config: Any, parents: Parents, name: str = "") -> Edge:
@@ -96,7 +106,7 @@ class Planner:
             ldm = self.external("use.ldm", cfg.use.ldm, "unet/config.json")
         networks: Parents = {"first_stage": [first_stage], "ldm": [ldm]}
         judges: Parents = {}
-        if "referee" in (experts.emotion, experts.identity):
+        if "referee" in judges_of(experts):
             judges = {"referee": [add("train_referee", stages.train_referee, {"shards": [shards]})]}
 
         # Val faces are encoded once for everything that starts from them, at full precision and in the blocks of edits.
@@ -191,20 +201,26 @@ def check_judges(cfg: Config, experts: ExpertsConfig) -> None:
         UserError: where a judge also labelled the corpus or was part of a training loss.
     """
     data, vqgan = cfg.data, cfg.stages.train_vqgan
-    if data.labeller_in_use == experts.emotion:
-        raise UserError(
-            f"experts.emotion={experts.emotion} also labels the corpus (data.labeller): a network that guided a model "
-            "may not judge it. Choose another emotion judge or labeller."
-        )
+    for key in ("emotion", "second_emotion"):
+        if data.labeller_in_use == getattr(experts, key):
+            raise UserError(
+                f"experts.{key}={data.labeller_in_use} also labels the corpus (data.labeller): a network that guided a"
+                " model may not judge it. Choose another emotion judge or labeller."
+            )
     if cfg.use.first_stage == "train" and vqgan.perceptual == experts.perceptual:
         raise UserError(
             f"experts.perceptual={experts.perceptual} is also the perceptual loss of train_vqgan: one that guided "
             "a model may not judge it. Choose another one on either side."
         )
-    if "referee" in (experts.emotion, experts.identity) and not data.has_certain_labels:
+    if "referee" in judges_of(experts) and not data.has_certain_labels:
         raise UserError(
             "experts=referee needs labels and identities that are certain, as data=demo has: use experts=folder."
         )
+
+
+def judges_of(experts: ExpertsConfig) -> tuple[str, ...]:
+    """Names of all judges of emotion and identity."""
+    return (experts.emotion, experts.identity, experts.second_emotion, experts.second_identity)
 
 
 def _unique(nodes: Any) -> list[Node]:

@@ -19,7 +19,7 @@ Columns with the suffix ``_original`` and ``_truth`` compare with the original a
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -39,19 +39,22 @@ class Judges:
     emotion: EmotionJudge
     identity: IdentityJudge
     perceptual: PerceptualDistance
+    second_emotion: EmotionJudge | None = None
+    """Another opinion: columns second_accuracy and agreement."""
+    second_identity: IdentityJudge | None = None
+    """Likewise: column second_csim."""
 
 
 def describe(judges: Judges) -> dict[str, dict[str, Any]]:
-    """Role -> name and digest of the judge, and the classes that the emotion judge knows."""
-    return {
-        "emotion": {
-            "name": judges.emotion.name,
-            "digest": fingerprint(judges.emotion),
-            "classes": list(judges.emotion.classes),
-        },
-        "identity": {"name": judges.identity.name, "digest": fingerprint(judges.identity)},
-        "perceptual": {"name": judges.perceptual.name, "digest": fingerprint(judges.perceptual)},
-    }
+    """Role -> name and digest of the judge, and the classes that an emotion judge knows."""
+    found = {}
+    for role in (one.name for one in fields(judges)):
+        judge = getattr(judges, role)
+        if judge is not None:
+            found[role] = {"name": judge.name, "digest": fingerprint(judge)}
+            if hasattr(judge, "classes"):
+                found[role]["classes"] = list(judge.classes)
+    return found
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,47 @@ class Faces:
     @cached_property
     def seen(self) -> list[str]:
         """The emotion that the judge sees in each image."""
-        judge = self.judges.emotion
+        return self._seen_by(self.judges.emotion)
+
+    @cached_property
+    def seen_second(self) -> list[str]:
+        """The emotion that the second judge sees in each image; empty where there is none."""
+        return self._seen_by(self.judges.second_emotion) if self.judges.second_emotion else []
+
+    @cached_property
+    def embedding_second(self) -> torch.Tensor | None:
+        """(B, D) by the second identity judge."""
+        return self.judges.second_identity.embed(self.signed) if self.judges.second_identity else None
+
+    def _seen_by(self, judge: EmotionJudge) -> list[str]:
         return affect.predicted(judge.probabilities(self.signed), judge.classes)
 
     def distances(self, reference: "Faces") -> dict[str, list[float]]:
         """Paired metric -> one value per sample. The perceptual one bears its network's name: only LPIPS is lpips."""
         perceptual = self.judges.perceptual.distance(self.signed, reference.signed)
-        return {
+        found = {
             "psnr": paired.psnr(self.unit, reference.unit),
             "ssim": paired.ssim(self.unit, reference.unit),
             self.judges.perceptual.name: [float(value) for value in perceptual.double()],
             "csim": paired.cosine(self.embedding, reference.embedding),
         }
+        if self.embedding_second is not None and reference.embedding_second is not None:
+            found["second_csim"] = paired.cosine(self.embedding_second, reference.embedding_second)
+        return found
+
+    def opinions(self, wanted: Sequence[str]) -> dict[str, list[float | None]]:
+        """Whether the judges saw what was wanted; of two, also whether they saw the same (None: one cannot)."""
+        first = self.judges.emotion.classes
+        found: dict[str, list[float | None]] = {}
+        found["target_accuracy"] = [affect.hit(*pair, first) for pair in zip(self.seen, wanted, strict=True)]
+        if self.judges.second_emotion is not None:
+            second = self.judges.second_emotion.classes
+            pairs = list(zip(self.seen, self.seen_second, strict=True))
+            found["second_accuracy"] = [
+                affect.hit(*pair, second) for pair in zip(self.seen_second, wanted, strict=True)
+            ]
+            found["agreement"] = [float(a == b) if a in second and b in first else None for a, b in pairs]
+        return found
 
 
 @dataclass(frozen=True)
@@ -116,17 +148,8 @@ def score(faces: Faces, references: Mapping[str, Faces], wanted: Sequence[str]) 
         if id(reference) not in measured:
             measured[id(reference)] = faces.distances(reference)
         columns |= {name + suffix: values for name, values in measured[id(reference)].items()}
-    classes = faces.judges.emotion.classes
-    return [
-        Score(
-            {
-                **{name: values[i] for name, values in columns.items()},
-                "target_accuracy": affect.hit(seen, wanted[i], classes),
-            },
-            seen,
-        )
-        for i, seen in enumerate(faces.seen)
-    ]
+    values: dict[str, Sequence[float | None]] = {**columns, **faces.opinions(wanted)}
+    return [Score({name: found[i] for name, found in values.items()}, seen) for i, seen in enumerate(faces.seen)]
 
 
 @dataclass(frozen=True)

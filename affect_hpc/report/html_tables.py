@@ -18,6 +18,9 @@ HEADS = {
     "psnr_truth": "PSNR (truth)",
     "round_trip_db": "round trip, dB",
     "calls": "calls",
+    "second_accuracy": "2nd judge",
+    "agreement": "agree",
+    "second_csim": "identity (2nd)",
 }
 AXIS_HEADS = {"gamma": "γ", "t0": "t₀", "num_steps": "steps", "inverter": "inverter", "encode_gamma": "γ enc."}
 THESIS_COLUMNS = ("target_accuracy", "psnr", "ssim", LPIPS)

@@ -122,6 +122,8 @@ def columns(points: Sequence[Point]) -> list[str]:
     extra = [name + suffix for suffix in SUFFIXES[1:] for name in metrics]
     stand_ins = sorted({point.perceptual for point in points} - {LPIPS})
     extra += [name + suffix for name in stand_ins for suffix in SUFFIXES]
+    seconds = ["second_accuracy", "agreement", *(f"second_csim{suffix}" for suffix in SUFFIXES)]
+    extra += [name for name in seconds if any(name in row.figures for point in points for row in point.rows)]
     extra += ["round_trip_db", "residual", "calls", "inverter", "encode_gamma"]
     return [*FIRST, *extra, "identity_judge", "perceptual_judge"]
 
@@ -168,7 +170,7 @@ def people_columns(points: Sequence[Point]) -> list[str]:
     """The columns that people look at first: those of them that hold anything."""
     stand_ins = sorted({point.perceptual for point in points} - {LPIPS})
     wanted = ["target_accuracy", "psnr", "ssim", LPIPS, *stand_ins, "csim", "psnr_original", "psnr_truth"]
-    wanted += ["round_trip_db", "calls"]
+    wanted += ["second_accuracy", "agreement", "second_csim", "round_trip_db", "calls"]
     return [name for name in wanted if any(row.get(name) is not None for point in points for row in point.rows)]
 
 

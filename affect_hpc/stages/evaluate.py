@@ -25,6 +25,8 @@ from affect_hpc.stages.precompute_latents import CERTIFICATE
 log = logging.getLogger(__name__)
 
 ORIGINAL = "png"
+NONE = "none"
+"""Name of a second judge that is not there."""
 CERTIFIED = ("round_trip_db", "residual", "calls")
 """Figures of a certificate that are columns of their own."""
 
@@ -74,13 +76,15 @@ def setting_of(images: Sequence[Path]) -> Mapping[str, Any]:
 
 
 def load_judges(cfg: EvaluateConfig, inputs: Inputs) -> Judges:
-    """The three judges that the config names."""
+    """The judges that the config names."""
     folder, experts = cfg.experts.folder, cfg.experts
     referee = inputs.one("referee") if inputs.many("referee") else None
     return Judges(
         load_emotion(experts.emotion, folder, referee),
         load_identity(experts.identity, folder, referee),
         load_perceptual(experts.perceptual, folder),
+        None if experts.second_emotion == NONE else load_emotion(experts.second_emotion, folder, referee),
+        None if experts.second_identity == NONE else load_identity(experts.second_identity, folder, referee),
     )
 
 

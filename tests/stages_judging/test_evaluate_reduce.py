@@ -9,7 +9,7 @@ from typing import Any
 import piq
 import pytest
 import torch
-from judging_world import COUNT, TARGETS, PatchEmotion, World, face, label_of
+from judging_world import COUNT, TARGETS, MeanDistance, PatchEmotion, PoolIdentity, World, face, label_of
 
 from affect_hpc.config.stages import ReduceConfig
 from affect_hpc.core.emotions import EMOTIONS
@@ -17,7 +17,7 @@ from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json, write_json
 from affect_hpc.core.rundir import Inputs, Workplace
 from affect_hpc.metrics.paired import unit_range
-from affect_hpc.metrics.suite import Judges
+from affect_hpc.metrics.suite import Faces, Judges, describe, score
 from affect_hpc.stages import reduce
 
 
@@ -144,3 +144,31 @@ def test_threads_are_those_of_the_config(world: World) -> None:
     torch.set_num_threads(2)
     world.evaluate(2.0)
     assert torch.get_num_threads() == 1
+
+
+class Contrary(PatchEmotion):
+    """Sees the emotion after the one that is shown."""
+
+    name = "contrary"
+
+    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        return super().probabilities(images).roll(1, dims=1)
+
+
+def test_a_second_judge_has_columns_of_its_own_and_says_where_it_disagrees() -> None:
+    judges = Judges(PatchEmotion(), PoolIdentity(), MeanDistance(), Contrary(), PoolIdentity())
+    faces = Faces([face(i, "happy", 4.0) for i in range(4)], judges)
+    for one in score(faces, {"": Faces([face(i, "sad", 4.0) for i in range(4)], judges)}, ["sad"] * 4):
+        assert (one.seen, one.values["target_accuracy"]) == ("happy", 0.0)
+        assert (one.values["second_accuracy"], one.values["agreement"]) == (1.0, 0.0)
+        assert one.values["second_csim"] == one.values["csim"]
+    assert describe(judges)["second_emotion"]["name"] == "contrary"
+    alone = Judges(PatchEmotion(), PoolIdentity(), MeanDistance())
+    (one,) = score(Faces([face(0, "happy")], alone), {}, ["happy"])
+    assert set(one.values) == {"target_accuracy"} and set(describe(alone)) == {"emotion", "identity", "perceptual"}
+
+
+def test_a_judge_that_cannot_know_does_not_disagree() -> None:
+    judges = Judges(PatchEmotion(), PoolIdentity(), MeanDistance(), PatchEmotion(("sad", "surprised")))
+    (one,) = score(Faces([face(0, "happy")], judges), {}, ["happy"])
+    assert (one.values["second_accuracy"], one.values["agreement"]) == (None, None)
