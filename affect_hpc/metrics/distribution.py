@@ -59,7 +59,7 @@ def frechet_distance(mean_1: Float64, covariance_1: Float64, mean_2: Float64, co
     """Squared Frechet distance of two Gaussians (Heusel et al. 2017, Eq. 6); 0 where they are equal.
 
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). With C1 = L L^T the product C1 C2 has the eigenvalues of the symmetric
-    L^T C2 L besides zeros: two symmetric problems, ten times faster than the unsymmetric one, and never complex.
+    L^T C2 L besides zeros: two symmetric problems, whose eigenvalues are real and exact to rounding.
 
     Args:
         mean_1, mean_2: (D,).
