@@ -1,8 +1,9 @@
 """Decode inverted faces under every target label (thesis section 4.4, Eq. 4.19)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,7 +89,7 @@ class Editor:
         }
         wanted = dict.fromkeys((row, target) for (row, _), target in label.items())
         there = [pair for pair in wanted if self.own_is_there and pair[1] == own[pair[0]]]
-        latents = {pair: self._read(inverted, block[pair[0]], OWN) for pair in there}
+        latents = {pair: stacked(inverted, [block[pair[0]]], OWN)[0].to(self.device) for pair in there}
         by_inverter: dict[str, list[tuple[int, int]]] = {}
         for pair in wanted:
             if pair not in latents:
@@ -106,16 +107,13 @@ class Editor:
     ) -> Sequence[Tensor]:
         """The latent of each (row, label), all in one batch."""
         method = inversion.method(Inverter[used], REFINEMENTS, self.mixing)
-        rows = list(dict.fromkeys(row for row, _ in pairs))
-        members = [name for name in inverted[block[rows[0]]].members if name.endswith(".npy") and name != OWN]
-        state = {
-            member.removesuffix(".npy"): torch.stack([self._read(inverted, block[row], member) for row in rows])[
-                [rows.index(row) for row, _ in pairs]
-            ]
-            for member in members
-        }
+        places = [block[row] for row, _ in pairs]
+        names = [name for name in inverted[places[0]].members if name.endswith(".npy") and name != OWN]
+        state = {name.removesuffix(".npy"): stacked(inverted, places, name).to(self.device) for name in names}
         labels = torch.tensor([label for _, label in pairs], device=self.device)
         return list(method.decode(state, labels, self.path, self.predict))
 
-    def _read(self, inverted: ShardSet, index: int, member: str) -> Tensor:
-        return torch.from_numpy(decode_npy(inverted.read(index, member))).to(self.device)
+
+def stacked(latents: ShardSet, places: Iterable[int], member: str) -> Tensor:
+    """A member of these samples as one tensor (B, ...)."""
+    return torch.from_numpy(np.stack([decode_npy(latents.read(place, member)) for place in places]))

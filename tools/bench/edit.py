@@ -1,0 +1,163 @@
+"""How fast faces are edited at the thesis' sizes, beside a loop that does what the original code did.
+
+The original's way: for each target and guidance scale encode and decode anew, eight faces at once, float32, decoding
+the reconstruction each time too. Ours is the stages themselves: one inversion with its certificate for all targets,
+large batches, the round trip decoded once. Weights are random, steps few: the ratio counts. Also said: how much of a
+manipulate job is not in the networks.
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from affect_hpc.config.compose import collect
+from affect_hpc.config.root import Config
+from affect_hpc.config.train import Precision
+from affect_hpc.core.emotions import EMOTIONS, TARGETS
+from affect_hpc.core.rundir import Inputs, Workplace
+from affect_hpc.data.codec import encode_npy, tensor_to_images
+from affect_hpc.data.shards import ShardSet, ShardWriter
+from affect_hpc.diffusion import ddim
+from affect_hpc.diffusion.guidance import guided
+from affect_hpc.diffusion.schedule import alpha_bars
+from affect_hpc.models import first_stage
+from affect_hpc.models.denoiser import Denoiser
+from affect_hpc.models.ldm import LatentNorm, Ldm, write_description
+from affect_hpc.stages import manipulate, precompute_latents
+
+ORIGINAL_BATCH = 8
+NETWORKS = {"first_stage", "ldm"}
+
+
+class World:
+    """Encoded faces and networks of the thesis' sizes in a folder."""
+
+    def __init__(self, folder: Path, faces: int, steps: int, gamma: float) -> None:
+        self.folder, self.faces = folder, faces
+        words = ["model=thesis", "data=demo", "data.size=128", "use.first_stage=train", f"edit.num_steps={steps}"]
+        self.cfg: Config = collect([*words, f"edit.gamma={gamma}", f"edit.batch_size={faces}"])[0]
+        torch.manual_seed(0)
+        model = self.cfg.model
+        first_stage.build(model.first_stage).save_pretrained(folder / "first_stage")
+        denoiser = Denoiser.build(model.unet, model.condition, model.first_stage.embed_dim, 32)
+        denoiser.save(folder / "unet", folder / "conditioner.safetensors")
+        norm = LatentNorm(torch.zeros(3), torch.ones(3))
+        write_description(folder, model.diffusion, model.condition, norm)
+        random = np.random.default_rng(0)
+        with ShardWriter(folder / "clean", "latents") as writer:
+            for number in range(faces):
+                latent = random.standard_normal((3, 32, 32)).astype(np.float32)
+                info = {"label": number % len(EMOTIONS), "identity": str(number)}
+                writer.write(f"f{number:03d}", {"npy": encode_npy(latent)}, info)
+
+    def stages(self, precision: Precision) -> dict[str, float]:
+        """Run both stages; seconds of each."""
+        threads = torch.get_num_threads()
+        invert = replace(self.cfg.stages.invert_latents, precision=precision, threads=threads)
+        change = replace(self.cfg.stages.manipulate, precision=precision, threads=threads)
+        networks = {"first_stage": (self.folder,), "ldm": (self.folder,)}
+        with tempfile.TemporaryDirectory() as scratch:
+            inverted, edited = (Workplace(Path(scratch) / name, Path(scratch)) for name in ("inverted", "edited"))
+            for place in (inverted, edited):
+                place.out.mkdir()
+            return {
+                "invert": seconds(
+                    lambda: precompute_latents.run(
+                        invert, Inputs({"latents": (self.folder / "clean",), **networks}), inverted
+                    )
+                ),
+                "manipulate": seconds(
+                    lambda: manipulate.run(change, Inputs({"latents": (inverted.out,), **networks}), edited)
+                ),
+            }
+
+    @torch.inference_mode()
+    def original(self) -> None:
+        """Each target by itself, in batches of eight."""
+        device = torch.device("cpu")
+        ldm, model = Ldm.load(self.folder, device), first_stage.load(self.folder)
+        edit = self.cfg.edit
+        path = ddim.Path(
+            ddim.timesteps(edit.spacing, edit.num_steps, edit.t0, ldm.diffusion.num_timesteps),
+            alpha_bars(ldm.diffusion),
+        )
+        predict = guided(ldm.predictor(low_precision=False), edit.gamma, ldm.condition.null_index)
+        clean = ShardSet.open([self.folder / "clean"])
+        for target in TARGETS:
+            for start in range(0, self.faces, ORIGINAL_BATCH):
+                block = range(start, min(start + ORIGINAL_BATCH, self.faces))
+                z = manipulate.stacked(clean, block, "npy")
+                own = torch.tensor([clean[index].label for index in block])
+                z_t0 = ddim.encode(z, own, path, predict)
+                edited = ddim.decode(z_t0, torch.full_like(own, EMOTIONS.index(target)), path, predict)
+                tensor_to_images(first_stage.decode(model, torch.cat([edited, z])))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """What one call takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+class NetworkTime:
+    """Counts the seconds that the networks take."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+
+    def around(self, function: Callable[..., object]) -> Callable[..., object]:
+        """``function``, its time counted."""
+
+        def timed(*arguments: object, **named: object) -> object:
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.spent += time.perf_counter() - began
+
+        return timed
+
+
+def main() -> None:
+    """Print one line per contender."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faces", type=int, default=16, help="edited at once by ours (default: 16)")
+    parser.add_argument("--steps", type=int, default=2, help="DDIM steps of each pass (default: 2; the thesis has 40)")
+    parser.add_argument("--gamma", type=float, default=3.0, help="guidance scale (default: 3)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as scratch:
+        world = World(Path(scratch), arguments.faces, arguments.steps, arguments.gamma)
+        whole = {"the original's way, float32": seconds(world.original)}
+        print(f"{arguments.faces} faces to {len(TARGETS)} targets, {arguments.steps} steps, gamma {arguments.gamma:g}:")
+        print(f"  {next(iter(whole)):34s} {next(iter(whole.values())):8.1f} s")
+        for precision in (Precision.fp32, Precision.bf16):
+            counter = NetworkTime()
+            held = Denoiser.forward, first_stage.decode
+            Denoiser.forward = counter.around(held[0])  # type: ignore[method-assign, assignment]
+            first_stage.decode = counter.around(held[1])  # type: ignore[assignment]
+            taken = world.stages(precision)
+            Denoiser.forward, first_stage.decode = held  # type: ignore[method-assign]
+            total = sum(taken.values())
+            ratio = whole["the original's way, float32"] / total
+            outside = 100 * (total - counter.spent) / total
+            print(
+                f"  {'ours, ' + precision.value:34s} {total:8.1f} s  {ratio:5.2f} times as fast;"
+                f" {outside:.1f} % not in the networks"
+            )
+        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB")
+
+
+if __name__ == "__main__":
+    main()
