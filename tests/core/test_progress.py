@@ -63,7 +63,8 @@ def test_others_read_the_progress_from_its_file(clock: Clock, monkeypatch: pytes
         assert json.loads(path.read_text())["done"] == 0
         clock.now += 1
         progress.advance(3)
-        assert json.loads(path.read_text()) == {"done": 3, "total": 4, "line": progress.line({})}
+        said = {"label": "draw", "done": 3, "total": 4, "line": progress.line({})}
+        assert json.loads(path.read_text()) == said
 
 
 def test_a_full_disk_stops_no_progress(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
