@@ -21,6 +21,11 @@ def unit_range(images: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
 
 
+def stacked(shards: ShardSet, places: Iterable[int], member: str) -> Tensor:
+    """An array of these samples as one tensor (B, ...), such as their latents."""
+    return torch.from_numpy(np.stack([decode_npy(shards.read(place, member)) for place in places]))
+
+
 class ImageSet:
     """The crops of a split."""
 

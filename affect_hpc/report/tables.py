@@ -144,11 +144,11 @@ def csv_row(point: Point, row: Row, names: Sequence[str]) -> dict[str, str]:
     """Column -> text of one row."""
     cells = {name: repr(value) for name in names if (value := row.get(name)) is not None}
     at = point.setting
-    axes = {} if point.baseline else {"t0": str(at.t0), "ddim_steps": str(at.num_steps), "gamma": repr(at.gamma)}
-    axes |= {} if point.baseline else {"inverter": at.inverter, "encode_gamma": repr(at.encode_gamma)}
+    axes = {"t0": str(at.t0), "ddim_steps": str(at.num_steps), "gamma": repr(at.gamma)}
+    axes |= {"inverter": at.inverter, "encode_gamma": repr(at.encode_gamma)}
     return (
         cells
-        | axes
+        | ({} if point.baseline else axes)
         | {
             "judge": point.judge,
             "y_target": row.name,

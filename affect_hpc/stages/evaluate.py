@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from affect_hpc.config.stages import EvaluateConfig
-from affect_hpc.core.blocks import blocks
+from affect_hpc.core.blocks import own_blocks
 from affect_hpc.core.emotions import EMOTIONS, TARGETS
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json, write_json, write_text
@@ -40,8 +40,7 @@ def run(cfg: EvaluateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     torch.set_num_threads(cfg.threads)
     shards = ShardSet.open([folder / "val" for folder in inputs.many("shards")])
     count = min(cfg.num_samples or len(shards), len(shards))
-    todo = blocks(count, cfg.batch_size)
-    mine = [todo[i] for i in place.slice(len(todo))]
+    mine = own_blocks(count, cfg.batch_size, inputs, place, "shards")
     judges = load_judges(cfg, inputs)
 
     state, lines = SuiteState(), []

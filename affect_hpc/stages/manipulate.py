@@ -1,29 +1,26 @@
 """Decode inverted faces under every target label (thesis section 4.4, Eq. 4.19)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from affect_hpc.config.edit import MIXING, REFINEMENTS, Inverter
 from affect_hpc.config.stages import ManipulateConfig
-from affect_hpc.config.train import Precision
 from affect_hpc.core.blocks import own_blocks
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.hashing import canonical
 from affect_hpc.core.io import read_json, write_json
 from affect_hpc.core.progress import Progress
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
-from affect_hpc.data.codec import UInt8Image, decode_npy, encode_png, tensor_to_images
+from affect_hpc.data.codec import UInt8Image, encode_png, tensor_to_images
+from affect_hpc.data.images import stacked
 from affect_hpc.data.shards import ShardSet, ShardWriter
-from affect_hpc.diffusion import ddim, inversion
-from affect_hpc.diffusion.guidance import guided
-from affect_hpc.diffusion.schedule import alpha_bars
+from affect_hpc.diffusion import inversion
 from affect_hpc.models import first_stage
 from affect_hpc.models.ldm import Ldm
-from affect_hpc.stages.precompute_latents import CERTIFICATE, OWN
+from affect_hpc.stages.precompute_latents import CERTIFICATE, OWN, path_and_predictor
 from affect_hpc.train.comm import Ranks, device_of
 
 ROUND_TRIP = "round_trip"
@@ -68,10 +65,7 @@ class Editor:
         self.device = device_of(Ranks.of_environment())
         self.ldm = Ldm.load(inputs.one("ldm"), self.device)
         self.model = first_stage.load(inputs.one("first_stage")).to(self.device)
-        taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, self.ldm.diffusion.num_timesteps)
-        self.path = ddim.Path(taus, alpha_bars(self.ldm.diffusion), cfg.end_level, cfg.time_input)
-        predict = self.ldm.predictor(cfg.precision is Precision.bf16)
-        self.predict = guided(predict, cfg.gamma, self.ldm.condition.null_index)
+        self.path, self.predict = path_and_predictor(cfg, self.ldm)
         # The certificate's way back is the edit to a face's own emotion, where both passes have the same guidance.
         self.own_is_there = encoding["gamma"] == canonical(cfg.gamma)
         self.mixing = encoding.get("mixing", MIXING)
@@ -112,8 +106,3 @@ class Editor:
         state = {name.removesuffix(".npy"): stacked(inverted, places, name).to(self.device) for name in names}
         labels = torch.tensor([label for _, label in pairs], device=self.device)
         return list(method.decode(state, labels, self.path, self.predict))
-
-
-def stacked(latents: ShardSet, places: Iterable[int], member: str) -> Tensor:
-    """A member of these samples as one tensor (B, ...)."""
-    return torch.from_numpy(np.stack([decode_npy(latents.read(place, member)) for place in places]))

@@ -2,23 +2,22 @@
 
 from dataclasses import asdict
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from affect_hpc.config.edit import Inverter
-from affect_hpc.config.stages import EncodeLatentsConfig, InvertLatentsConfig
+from affect_hpc.config.stages import EncodeLatentsConfig, InvertLatentsConfig, ManipulateConfig
 from affect_hpc.config.train import Precision
-from affect_hpc.core.blocks import blocks, own_blocks
+from affect_hpc.core.blocks import own_blocks
 from affect_hpc.core.hashing import canonical
 from affect_hpc.core.io import write_json
 from affect_hpc.core.progress import Progress
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
-from affect_hpc.data.codec import decode_npy, encode_npy, tensor_to_images
-from affect_hpc.data.images import FLIPPED, ImageSet
+from affect_hpc.data.codec import encode_npy, tensor_to_images
+from affect_hpc.data.images import FLIPPED, ImageSet, stacked
 from affect_hpc.data.shards import ShardSet, ShardWriter
 from affect_hpc.diffusion import ddim, inversion
-from affect_hpc.diffusion.guidance import guided
+from affect_hpc.diffusion.guidance import Predict, guided
 from affect_hpc.diffusion.schedule import alpha_bars
 from affect_hpc.metrics import paired
 from affect_hpc.models import first_stage
@@ -50,8 +49,8 @@ def encode(cfg: EncodeLatentsConfig, inputs: Inputs, place: Workplace, writer: S
     images = ImageSet.open([folder / cfg.split for folder in inputs.many("shards")])
     device = device_of(Ranks.of_environment())
     model = first_stage.load(inputs.one("first_stage")).to(device)
-    work = blocks(min(cfg.num_samples, len(images)) if cfg.num_samples else len(images), cfg.batch_size)
-    mine = [work[i] for i in place.slice(len(work))]
+    count = min(cfg.num_samples or len(images), len(images))
+    mine = own_blocks(count, cfg.batch_size, inputs, place, "shards")
 
     def stored(faces: Tensor) -> list[bytes]:
         z = first_stage.encode(model, faces)
@@ -70,15 +69,20 @@ def encode(cfg: EncodeLatentsConfig, inputs: Inputs, place: Workplace, writer: S
     return Outcome({"faces": sum(map(len, mine))})
 
 
+def path_and_predictor(cfg: InvertLatentsConfig | ManipulateConfig, ldm: Ldm) -> tuple[ddim.Path, Predict]:
+    """The levels that a pass of an edit visits, and the guided network that it asks."""
+    taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, ldm.diffusion.num_timesteps)
+    path = ddim.Path(taus, alpha_bars(ldm.diffusion), cfg.end_level, cfg.time_input)
+    return path, guided(ldm.predictor(cfg.precision is Precision.bf16), cfg.gamma, ldm.condition.null_index)
+
+
 def invert(cfg: InvertLatentsConfig, inputs: Inputs, place: Workplace, writer: ShardWriter) -> Outcome:
     """What decoding starts from, each face followed back under its true label (thesis section 4.4)."""
     clean = ShardSet.open(inputs.many("latents"))
     device = device_of(Ranks.of_environment())
     model = first_stage.load(inputs.one("first_stage")).to(device)
     ldm = Ldm.load(inputs.one("ldm"), device)
-    taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, ldm.diffusion.num_timesteps)
-    path = ddim.Path(taus, alpha_bars(ldm.diffusion), cfg.end_level, cfg.time_input)
-    predict = guided(ldm.predictor(cfg.precision is Precision.bf16), cfg.gamma, ldm.condition.null_index)
+    path, predict = path_and_predictor(cfg, ldm)
     kinds = [cfg.inverter] if cfg.inverter is not Inverter.auto else BY_COST
     methods = [inversion.method(kind, cfg.refinements, cfg.mixing) for kind in kinds]
 
@@ -89,7 +93,7 @@ def invert(cfg: InvertLatentsConfig, inputs: Inputs, place: Workplace, writer: S
     mine = own_blocks(len(clean), cfg.batch_size, inputs, place)
     with Progress(f"precompute_latents {cfg.mode.name}", sum(map(len, mine)), "face") as progress:
         for block in mine:
-            z = torch.from_numpy(np.stack([decode_npy(clean.read(i, "npy")) for i in block])).to(device)
+            z = stacked(clean, block, "npy").to(device)
             label = torch.tensor([clean[i].label for i in block], device=device)
             found = inversion.certify_cheapest(
                 methods, ldm.norm.normalise(z), label, path, predict, round_trip_db, cfg.bound_db

@@ -1,13 +1,13 @@
 """Encoded validation faces back to images: the ceiling of any edit."""
 
-import numpy as np
 import torch
 
 from affect_hpc.config.stages import ReconstructConfig
 from affect_hpc.core.blocks import own_blocks
 from affect_hpc.core.progress import Progress
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
-from affect_hpc.data.codec import decode_npy, encode_png, tensor_to_images
+from affect_hpc.data.codec import encode_png, tensor_to_images
+from affect_hpc.data.images import stacked
 from affect_hpc.data.shards import ShardSet, ShardWriter
 from affect_hpc.models import first_stage
 from affect_hpc.train.comm import Ranks, device_of
@@ -26,7 +26,7 @@ def run(cfg: ReconstructConfig, inputs: Inputs, place: Workplace) -> Outcome:
         ShardWriter(place.out, f"images-{place.part:05d}") as writer,
     ):
         for block in mine:
-            z = torch.from_numpy(np.stack([decode_npy(latents.read(i, "npy")) for i in block])).to(device)
+            z = stacked(latents, block, "npy").to(device)
             made = tensor_to_images(first_stage.decode(model, z))
             for index, image in zip(block, made, strict=True):
                 sample = latents[index]

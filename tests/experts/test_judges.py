@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -23,14 +22,6 @@ EMOTION_NAMES, IDENTITY_NAMES, DISTANCE_NAMES = ("face_api", "py_feat"), ("mobil
 def need(name: str) -> None:
     if missing(name):
         pytest.skip(f"the weights of {name} are not installed")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def noise(count: int = 5, side: int = 64) -> Tensor:

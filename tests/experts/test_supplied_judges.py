@@ -1,6 +1,5 @@
 """The thesis' judges with random weights in the published layouts, against readings that share no code with them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -28,12 +27,8 @@ OURS = {
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def same_numbers() -> None:
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def bytes_of(count: int, side: int) -> np.ndarray:  # type: ignore[type-arg]
