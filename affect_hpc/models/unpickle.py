@@ -237,7 +237,8 @@ def _read_legacy(handle: IO[bytes], path: Path) -> dict[str, Tensor]:
     numbers: dict[str, Tensor] = {}
     for key in _Unpickler(handle, path).load():
         storage = main.storages[key]
-        if int.from_bytes(handle.read(8), "little") != storage.count:
+        number = handle.read(8)
+        if len(number) < 8 or int.from_bytes(number, "little") != storage.count:
             raise ValueError(f"storage {key} has another size than its tensors")
         numbers[key] = _numbers(handle.read(storage.count * storage.dtype.itemsize), storage)
     return {name: entry.of(numbers[entry.storage.key]) for name, entry in entries.items()}

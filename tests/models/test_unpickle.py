@@ -196,6 +196,16 @@ def test_a_file_cut_off_anywhere_is_refused(new_format: bool, tmp_path: Path) ->
             read_tensors(tmp_path / "m.ckpt")
 
 
+def test_an_empty_storage_at_the_end_is_missed_too(tmp_path: Path) -> None:
+    # What is absent reads as zero, which is the right number for a tensor without elements.
+    torch.save({"none": torch.zeros(0, 3)}, tmp_path / "m.ckpt", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "m.ckpt").read_bytes()
+    assert read_tensors(tmp_path / "m.ckpt")["none"].shape == (0, 3)
+    (tmp_path / "m.ckpt").write_bytes(whole[:-8])
+    with pytest.raises(UserError, match="is damaged or cut off"):
+        read_tensors(tmp_path / "m.ckpt")
+
+
 def test_sizes_are_checked_before_they_are_believed(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(4)}, tmp_path / "m.ckpt")
     with zipfile.ZipFile(tmp_path / "m.ckpt") as good, zipfile.ZipFile(tmp_path / "bad.ckpt", "w") as bad:
