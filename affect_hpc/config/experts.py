@@ -20,6 +20,11 @@ class ExpertsConfig:
     folder: str = transient("")
     """Folder with expert weights, unpacked by `make install` or supplied by the user (tools/fetch_weights.py shows
     which); empty = $AFFECT_HPC_EXPERTS, else share/affect_hpc/experts of the Python environment."""
+    features: str = absent_if("auto")
+    """Whose features FID and KID compare: inception (torch-fidelity's), clip, vgg16 or efficientnet_lite0; auto is
+    settled by the plan."""
+    manifold_features: str = absent_if("auto")
+    """Likewise for precision and recall, where the thesis' tool takes vgg16 (D-11)."""
     second_emotion: str = absent_if("none")
     """Another emotion judge, whose opinion is reported beside the first one's; none for no other."""
     second_identity: str = absent_if("none")

@@ -8,9 +8,11 @@ from omegaconf import MISSING
 from affect_hpc.config.cluster import ClusterConfig
 from affect_hpc.config.corpora import CORPORA
 from affect_hpc.config.data import DataConfig
+from affect_hpc.config.drawing import Experiment, GenerationConfig, InterpolationConfig
 from affect_hpc.config.edit import EditConfig
 from affect_hpc.config.experts import ExpertsConfig
 from affect_hpc.config.model import ModelConfig
+from affect_hpc.config.sampling import SamplerConfig
 from affect_hpc.config.stages import StagesConfig
 
 
@@ -29,7 +31,8 @@ class Config:
     """One point of a sweep."""
 
     stage: str = MISSING
-    """Last stage to run, with all it needs."""
+    """Last stage to run, with all it needs; report is that of the experiment."""
+    experiment: Experiment = Experiment.editing
     sweep: str = "point"
     """Name of the sweep, set by the files of group sweep."""
     seed: int = 0
@@ -44,6 +47,9 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     use: UseConfig = field(default_factory=UseConfig)
     edit: EditConfig = field(default_factory=EditConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
     experts: ExpertsConfig = field(default_factory=ExpertsConfig)
     stages: StagesConfig = field(default_factory=StagesConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -53,6 +59,9 @@ class Config:
         self.data.check()
         self.model.check()
         self.edit.check(self.model.diffusion.num_timesteps)
+        self.sampler.check("sampler", self.model.diffusion.num_timesteps)
+        self.generation.check()
+        self.interpolation.check(self.model.diffusion.num_timesteps)
         self.cluster.check()
         stages = self.stages
         for key, train in {
@@ -60,10 +69,13 @@ class Config:
             "stages.train_referee.identity": stages.train_referee.identity,
             "stages.train_vqgan.train": stages.train_vqgan.train,
             "stages.train_ldm.train": stages.train_ldm.train,
+            "stages.train_classifier.train": stages.train_classifier.train,
         }.items():
             train.check(key)
         stages.train_vqgan.check("stages.train_vqgan")
         stages.train_ldm.check("stages.train_ldm")
+        if self.generation.classifier_scale:
+            stages.train_classifier.check("stages.train_classifier")
 
 
 def register() -> None:

@@ -10,6 +10,16 @@ from affect_hpc.config.available import PERCEPTUAL_LOSSES
 from affect_hpc.config.checks import in_range, one_of
 from affect_hpc.config.corpora import AudioFeatures
 from affect_hpc.config.data import DataConfig
+from affect_hpc.config.drawing import (
+    ExtractFeaturesConfig,
+    FindNearestConfig,
+    GenerateConfig,
+    InterpolateConfig,
+    JudgeGenerationConfig,
+    ReportGenerationConfig,
+    ReportInterpolationConfig,
+    TrainClassifierConfig,
+)
 from affect_hpc.config.edit import BOUND_DB, MIXING, REFINEMENTS, EndLevel, Inverter, Spacing, TimeInput
 from affect_hpc.config.experts import ExpertsConfig
 from affect_hpc.config.fields import absent_if, transient
@@ -295,5 +305,13 @@ class StagesConfig:
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     manipulate: ManipulateConfig = field(default_factory=ManipulateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    train_classifier: TrainClassifierConfig = field(default_factory=TrainClassifierConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    extract_features: ExtractFeaturesConfig = field(default_factory=ExtractFeaturesConfig)
+    judge_generation: JudgeGenerationConfig = field(default_factory=JudgeGenerationConfig)
+    find_nearest: FindNearestConfig = field(default_factory=FindNearestConfig)
+    interpolate: InterpolateConfig = field(default_factory=InterpolateConfig)
     reduce: ReduceConfig = field(default_factory=ReduceConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    report_generation: ReportGenerationConfig = field(default_factory=ReportGenerationConfig)
+    report_interpolation: ReportInterpolationConfig = field(default_factory=ReportInterpolationConfig)

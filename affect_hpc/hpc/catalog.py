@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from affect_hpc.config import stages
+from affect_hpc.config import drawing, stages
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,17 @@ CATALOG: dict[str, StageSpec] = {
     "invert_latents": StageSpec("precompute_latents", 2, stages.InvertLatentsConfig, "infer", divisible=True),
     "manipulate": StageSpec("manipulate", 2, stages.ManipulateConfig, "infer", divisible=True),
     "evaluate": StageSpec("evaluate", 2, stages.EvaluateConfig, "infer", divisible=True),
+    "train_classifier": StageSpec("train_classifier", 1, drawing.TrainClassifierConfig, "train", divisible=False),
+    "generate": StageSpec("generate", 1, drawing.GenerateConfig, "infer", divisible=True),
+    "extract_features": StageSpec("extract_features", 1, drawing.ExtractFeaturesConfig, "infer", divisible=True),
+    "judge_generation": StageSpec("judge_generation", 1, drawing.JudgeGenerationConfig, "cpu", divisible=False),
+    "find_nearest": StageSpec("find_nearest", 1, drawing.FindNearestConfig, "cpu", divisible=True),
+    "interpolate": StageSpec("interpolate", 1, drawing.InterpolateConfig, "infer", divisible=True),
     "reduce": StageSpec("reduce", 1, stages.ReduceConfig, "cpu", divisible=False),
     "report": StageSpec("report", 1, stages.ReportConfig, "cpu", divisible=False),
+    "report_generation": StageSpec("report_generation", 1, drawing.ReportGenerationConfig, "cpu", divisible=False),
+    "report_interpolation": StageSpec(
+        "report_interpolation", 1, drawing.ReportInterpolationConfig, "cpu", divisible=False
+    ),
 }
 """By kind: precompute_latents is one stage of two kinds."""

@@ -30,6 +30,9 @@ DEEPSPEED_BUCKET = 4 * 50_000_000
 DEEPSPEED_LIVE = 1_000_000_000
 """Weights that ZeRO-3 leaves gathered for their next use: DeepSpeed's own stage3_max_live_parameters."""
 
+INFERENCES = ("encode_latents", "reconstruct", "invert_latents", "manipulate")
+"""Kinds that run networks without training them."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -107,7 +110,7 @@ def estimate(node: Node, asked: Resources) -> Estimate | None:
         return None
     if node.kind == "train_ldm":
         return _train_ldm(node, first_stage, side, asked)
-    return _inference(node, first_stage, side)
+    return _inference(node, first_stage, side) if node.kind in INFERENCES else None
 
 
 def _train_referee(cfg: TrainRefereeConfig, side: int, asked: Resources) -> Estimate:

@@ -10,7 +10,7 @@ from affect_hpc.config import corpora
 from affect_hpc.config.cluster import ClusterConfig
 from affect_hpc.config.compose import collect
 from affect_hpc.config.root import Config
-from affect_hpc.hpc import plans
+from affect_hpc.hpc import planner, points
 
 
 @pytest.fixture(autouse=True)
@@ -22,11 +22,11 @@ def no_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_weights_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this machine has installed changes no plan."""
-    monkeypatch.setattr(plans, "settle_perceptual", lambda name: "efficientnet_lite0" if name == "auto" else name)
+    monkeypatch.setattr(planner, "settle_perceptual", lambda name: "efficientnet_lite0" if name == "auto" else name)
     monkeypatch.setattr(corpora, "settle_landmarks", lambda name: "dlib" if name == "auto" else name)
-    monkeypatch.setattr(plans, "speech_digest", lambda network: network)
+    monkeypatch.setattr(points, "speech_digest", lambda network: network)
     monkeypatch.setattr(corpora, "check_expert", lambda *names: None)
-    monkeypatch.setattr(plans, "check_experts", lambda *names: None)
+    monkeypatch.setattr(planner, "check_experts", lambda *names: None)
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +65,21 @@ def change(composed_sweep: list[Config]) -> Callable[..., Config]:
     return changed
 
 
+WIRED = {
+    "edit": ("invert_latents", "manipulate", "evaluate"),
+    "generation": ("generate",),
+    "interpolation": ("interpolate",),
+}
+
+
 def _set(point: Config, key: str, value: object) -> None:
     branch, _, leaf = key.rpartition(".")
     owner: object = point
-    for name in branch.split("."):
+    for name in filter(None, branch.split(".")):
         owner = getattr(owner, name)
     assert hasattr(owner, leaf), key
     setattr(owner, leaf, value)
-    if branch == "edit":  # as hydra_configs/wiring.yaml
-        for stage in (point.stages.invert_latents, point.stages.manipulate, point.stages.evaluate):
-            if hasattr(stage, leaf):
-                setattr(stage, leaf, value)
+    for stage in WIRED.get(branch, ()):  # as hydra_configs/wiring.yaml
+        config = getattr(point.stages, stage)
+        if hasattr(config, leaf):
+            setattr(config, leaf, value)

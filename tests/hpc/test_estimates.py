@@ -19,7 +19,8 @@ from affect_hpc.core.io import write_json, write_text
 from affect_hpc.hpc.advice import amount, described, warnings
 from affect_hpc.hpc.estimates import DEEPSPEED_BUCKET, Estimate, estimate, levels, training_memory
 from affect_hpc.hpc.graph import Edge, Node
-from affect_hpc.hpc.plans import PACKAGED, plan
+from affect_hpc.hpc.planner import PACKAGED
+from affect_hpc.hpc.plans import plan
 from affect_hpc.hpc.render import plan_tree
 from affect_hpc.hpc.submit import decide, write_run
 

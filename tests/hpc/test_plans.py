@@ -8,12 +8,13 @@ import pytest
 
 from affect_hpc.config.cluster import ClusterConfig
 from affect_hpc.config.corpora import FolderDataConfig, LabelFrom
+from affect_hpc.config.drawing import Experiment
 from affect_hpc.config.model import UnetConfig
 from affect_hpc.config.root import Config
 from affect_hpc.core.emotions import TARGETS
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import write_text
-from affect_hpc.hpc import plans
+from affect_hpc.hpc.catalog import CATALOG
 from affect_hpc.hpc.graph import External
 from affect_hpc.hpc.plans import plan
 from affect_hpc.hpc.slurm import planned
@@ -163,7 +164,7 @@ def test_a_stage_outside_the_plan_is_refused(change: Change, tmp_path: Path) -> 
     write_text(tmp_path / "first_stage" / "config.json", "{}")
     point = change({"use.first_stage": str(tmp_path)})
     point.store, point.stage = str(tmp_path), "train_vqgan"
-    with pytest.raises(UserError, match="stage=train_vqgan is not part of this plan: it runs prepare_shards"):
+    with pytest.raises(UserError, match="train_vqgan is not part of experiment=editing, which runs prepare_shards"):
         plan([point])
 
 
@@ -228,7 +229,50 @@ def test_parts_feed_parts_and_reports_need_all(change: Change, tmp_path: Path) -
     edges = {name: {role: edge[0] for role, edge in node.parents.items()} for name, node in nodes.items()}
     assert edges["manipulate"]["latents"].each and edges["evaluate"]["images"].each  # type: ignore[union-attr]
     assert not edges["evaluate"]["reconstruction"].each  # type: ignore[union-attr]
-    assert {node.parts for node in graph.nodes if plans.CATALOG[node.kind].divisible} == {3}
-    assert {node.parts for node in graph.nodes if not plans.CATALOG[node.kind].divisible} == {1}
+    assert {node.parts for node in graph.nodes if CATALOG[node.kind].divisible} == {3}
+    assert {node.parts for node in graph.nodes if not CATALOG[node.kind].divisible} == {1}
     assert nodes["manipulate"].config.targets == list(TARGETS)
     assert isinstance(nodes["train_ldm"].config.unet, UnetConfig)
+
+
+def kinds_of(points: list[Config], store: Path) -> Counter[str]:
+    """How many runs of each kind these points plan."""
+    for point in points:
+        point.store = str(store)
+    return Counter(node.kind for node in plan(points)[0].nodes)
+
+
+def test_drawn_faces_need_no_edit_and_real_ones_are_looked_at_once(change: Change, tmp_path: Path) -> None:
+    points = [
+        change({"experiment": Experiment.generation, "stages.generate.sampler.gamma": gamma}) for gamma in (1.0, 2.0)
+    ]
+    assert kinds_of(points, tmp_path) == {
+        **dict.fromkeys(("prepare_shards", "train_vqgan", "encode_latents", "train_ldm", "report_generation"), 1),
+        **dict.fromkeys(("generate", "judge_generation", "find_nearest"), 2),
+        "extract_features": 3,
+    }
+
+
+def test_a_classifier_is_trained_where_it_guides_and_shared_over_its_scales(change: Change, tmp_path: Path) -> None:
+    scales = (0.0, 1.0, 2.0)
+    points = [change({"experiment": Experiment.generation, "generation.classifier_scale": scale}) for scale in scales]
+    found = kinds_of(points, tmp_path)
+    assert (found["train_classifier"], found["generate"]) == (1, 3)
+
+
+def test_interpolation_shares_the_encoded_faces_with_edits(change: Change, tmp_path: Path) -> None:
+    points = [change({"experiment": Experiment.interpolation, "interpolation.eta": eta}) for eta in (0.0, 1.0)]
+    found = kinds_of(points, tmp_path)
+    assert (found["interpolate"], found["encode_latents"], found["report_interpolation"]) == (2, 2, 1)
+    (of_edit,), (of_strip, _) = plan([change({"store": str(tmp_path)})])[1], plan(points)[1]
+    assert of_edit["encode_val"].signature == of_strip["encode_val"].signature
+
+
+def test_networks_of_sets_of_faces_change_no_judgement_of_edits(change: Change, tmp_path: Path) -> None:
+    assert changed_names(change, tmp_path, {"experts.manifold_features": "efficientnet_lite0"}) == set()
+
+
+def test_two_experiments_are_two_launches(change: Change, tmp_path: Path) -> None:
+    points = [change({"experiment": experiment, "store": str(tmp_path)}) for experiment in Experiment]
+    with pytest.raises(UserError, match="experiment=editing,generation,interpolation are several experiments"):
+        plan(points)

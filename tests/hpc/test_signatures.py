@@ -35,12 +35,18 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def signatures_of_defaults(store: Path) -> dict[str, dict[str, Any]]:
-    """Name of a node -> its signature, version and config, for the default points of faces and of clips."""
-    (point,) = collect(["data=demo", "use.first_stage=train", "use.ldm=train", f"store={store}"])
+    """Name of a node -> its signature, version and config, for the default point of each experiment."""
     (clips,) = collect(["data=demo_clips", "data.voice=tones", "stage=precompute_audio", f"store={store}"])
-    graph, (nodes,) = plan([point])
-    _, (of_clips,) = plan([clips])
-    named = {**nodes, "report": graph.targets[0], "precompute_audio": of_clips["precompute_audio"]}
+    common = ["data=demo", "use.first_stage=train", "use.ldm=train", f"store={store}"]
+    experiments = {
+        "report": [],
+        "report_generation": ["experiment=generation", "generation.classifier_scale=1"],
+        "report_interpolation": ["experiment=interpolation"],
+    }
+    named = {"precompute_audio": plan([clips])[1][0]["precompute_audio"]}
+    for last, words in experiments.items():
+        graph, (nodes,) = plan(collect([*common, *words]))
+        named |= {**nodes, last: graph.targets[0]}
     return {
         name: {
             "signature": node.signature,
@@ -84,7 +90,7 @@ def test_signatures_of_the_defaults_are_those_of_the_table(tmp_path: Path) -> No
 
 
 def test_every_kind_of_the_catalog_is_in_the_table() -> None:
-    assert set(read_json(TABLE)) - {"baseline", "reduce_baseline", "encode_val"} == set(CATALOG)
+    assert set(read_json(TABLE)) - {"baseline", "reduce_baseline", "encode_val", "features_real"} == set(CATALOG)
 
 
 def test_the_table_is_told_apart_by_reason() -> None:

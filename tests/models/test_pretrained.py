@@ -15,7 +15,7 @@ from original_layout import LARGER, NO_ATTENTION, TINY, Model, first_stage_state
 from affect_hpc.config.model import ConditionConfig, FirstStageConfig, UnetConfig
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json
-from affect_hpc.hpc.plans import Planner
+from affect_hpc.hpc.planner import Planner
 from affect_hpc.models import first_stage, pretrained
 from affect_hpc.models.denoiser import Denoiser
 from affect_hpc.models.ldm import Ldm
