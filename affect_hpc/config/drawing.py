@@ -7,7 +7,8 @@ from omegaconf import MISSING
 
 from affect_hpc.config.checks import in_range, one_of
 from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
-from affect_hpc.config.fields import absent_if, transient
+from affect_hpc.config.fields import absent_if, transient, transient_part
+from affect_hpc.config.provenance import ProvenanceConfig
 from affect_hpc.config.sampling import SamplerConfig
 from affect_hpc.config.train import Precision, TrainConfig
 from affect_hpc.core.errors import UserError
@@ -141,6 +142,7 @@ class GenerateConfig:
     classifier_scale: float = MISSING
     batch_size: int = MISSING
     threads: int = 1
+    provenance: ProvenanceConfig = transient_part(ProvenanceConfig)
 
 
 @dataclass
@@ -203,6 +205,7 @@ class InterpolateConfig:
     end_level: EndLevel = MISSING
     precision: Precision = Precision.fp32
     threads: int = 1
+    provenance: ProvenanceConfig = transient_part(ProvenanceConfig)
 
 
 @dataclass
@@ -212,6 +215,7 @@ class ReportGenerationConfig:
     title: str = MISSING
     sheet_faces: int = 10
     """Drawn faces of each emotion on a sheet, the first ones."""
+    provenance: ProvenanceConfig = transient_part(ProvenanceConfig)
 
 
 @dataclass
@@ -219,3 +223,4 @@ class ReportInterpolationConfig:
     """Strips of a sweep."""
 
     title: str = MISSING
+    provenance: ProvenanceConfig = transient_part(ProvenanceConfig)

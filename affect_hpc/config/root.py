@@ -12,6 +12,7 @@ from affect_hpc.config.drawing import Experiment, GenerationConfig, Interpolatio
 from affect_hpc.config.edit import EditConfig
 from affect_hpc.config.experts import ExpertsConfig
 from affect_hpc.config.model import ModelConfig
+from affect_hpc.config.provenance import ProvenanceConfig
 from affect_hpc.config.sampling import SamplerConfig
 from affect_hpc.config.stages import StagesConfig
 
@@ -51,6 +52,7 @@ class Config:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     interpolation: InterpolationConfig = field(default_factory=InterpolationConfig)
     experts: ExpertsConfig = field(default_factory=ExpertsConfig)
+    provenance: ProvenanceConfig = field(default_factory=ProvenanceConfig)
     stages: StagesConfig = field(default_factory=StagesConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
@@ -62,6 +64,7 @@ class Config:
         self.sampler.check("sampler", self.model.diffusion.num_timesteps)
         self.generation.check()
         self.interpolation.check(self.model.diffusion.num_timesteps)
+        self.provenance.check()
         self.cluster.check()
         stages = self.stages
         for key, train in {

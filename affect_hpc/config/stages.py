@@ -22,7 +22,7 @@ from affect_hpc.config.drawing import (
 )
 from affect_hpc.config.edit import BOUND_DB, MIXING, REFINEMENTS, EndLevel, Inverter, Spacing, TimeInput
 from affect_hpc.config.experts import ExpertsConfig
-from affect_hpc.config.fields import absent_if, transient
+from affect_hpc.config.fields import absent_if, transient, transient_part
 from affect_hpc.config.model import (
     ConditionConfig,
     DiffusionConfig,
@@ -31,6 +31,7 @@ from affect_hpc.config.model import (
     LatentConfig,
     UnetConfig,
 )
+from affect_hpc.config.provenance import ProvenanceConfig
 from affect_hpc.config.train import Precision, TrainConfig
 from affect_hpc.core.errors import UserError
 
@@ -262,6 +263,7 @@ class ManipulateConfig:
     precision: Precision = absent_if(Precision.fp32)
     batch_size: int = 32
     threads: int = 1
+    provenance: ProvenanceConfig = transient_part(ProvenanceConfig)
 
 
 @dataclass
@@ -289,6 +291,7 @@ class ReportConfig:
     title: str = MISSING
     sheet_faces: int = 6
     """Source faces of one contact sheet."""
+    provenance: ProvenanceConfig = transient_part(ProvenanceConfig)
 
 
 @dataclass

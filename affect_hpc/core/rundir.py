@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from affect_hpc.core.io import manifest_of, read_json, read_json_if_there, sync_folder, write_json
+from affect_hpc.core.io import read_json, read_json_if_there, sync_folder, write_json
+from affect_hpc.core.marks import manifest_without_marks, size_without_mark
 
 HANG = "hang"
 """Kind of a failure that a rank named before the job was ended: what the other ranks then meet is its consequence."""
@@ -54,6 +55,8 @@ class Workplace:
     """Checkpoints and TensorBoard events: survives attempts."""
     part: int = 0
     parts: int = 1
+    signer: Path | None = None
+    """Folder of the store's own key for marks of synthetic pictures; None where the stage runs outside of a store."""
 
     def slice(self, count: int) -> range:
         """This part's contiguous share of ``count`` units of work; shares differ by at most one unit."""
@@ -116,7 +119,7 @@ class PartDir:
 
     def finish(self, aside: Path, outcome: Outcome, seconds: float) -> None:
         """Turn ``aside`` into ``out`` and mark the element done."""
-        manifest = manifest_of(aside)
+        manifest = manifest_without_marks(aside)
         shutil.rmtree(self.out, ignore_errors=True)
         aside.replace(self.out)
         sync_folder(self.path)
@@ -134,7 +137,7 @@ class PartDir:
             return False
         for name, entry in self.done()["outputs"].items():
             file = self.out / name
-            if not file.is_file() or file.stat().st_size != entry["bytes"]:
+            if not file.is_file() or size_without_mark(file) != entry["bytes"]:
                 return False
         return True
 

@@ -7,7 +7,7 @@ tar, signed by the same key.
 
 Pixels stay as they are. Nothing is asked of the net: no time is stamped, so that a mark counts as long as the
 certificate is valid. Marks hang on whose key signs, and those in pictures on chance besides (C2PA's identifiers and
-salts): **bytes of a marked picture and of *.synthetic.json must not enter a digest of outputs.**
+salts): **bytes of a marked picture and of *.synthetic.json must not enter a digest of outputs** (see core/marks.py).
 """
 
 import base64
@@ -35,6 +35,7 @@ from affect_hpc import __version__
 from affect_hpc.config.checks import one_of
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json, sha256_file, sync_folder, write_bytes, write_json
+from affect_hpc.core.marks import BESIDE
 from affect_hpc.data.codec import encode_json, encode_png
 
 Kind = Literal["png", "jpeg"]
@@ -43,7 +44,6 @@ Setting = str | int | float | bool | None
 GENERATOR = {"name": "affect_hpc", "version": __version__}
 LABEL = "affect_hpc.synthetic"
 """Of our assertion in a manifest: the model and its settings."""
-SHARD_SUFFIX = ".synthetic.json"
 KEY_FILE, CERTIFICATES_FILE = "key.pem", "certificates.pem"
 LIFE = datetime.timedelta(days=3650)
 """Of a certificate made here."""
@@ -218,7 +218,7 @@ def mark_shards(folder: Path, facts: SyntheticFacts, signer: Signer) -> list[Pat
 
 def shard_mark(tar: Path) -> Path:
     """Where the mark of a shard lies."""
-    return tar.with_name(tar.stem + SHARD_SUFFIX)
+    return tar.with_name(tar.stem + BESIDE)
 
 
 def verify_shard(tar: Path, anchors: bytes = b"") -> Mark | None:

@@ -34,6 +34,7 @@ class Point:
         if kind in TRAININGS and not config.train.peak_tflops:
             peak = self.cfg.cluster.peak_tflops.get(config.train.precision.name, 0.0)
             config = replace(config, train=replace(config.train, peak_tflops=peak))
+        config = _with_signer(config, self.cfg)
         self.nodes[name or kind] = self.planner.node(kind, config, parents, parts)
         return Edge(self.nodes[name or kind])
 
@@ -210,8 +211,13 @@ def report(planner: Planner, cfg: Config, points: Sequence[Mapping[str, Node]]) 
         role: [Edge(node) for node in _unique(point[name] for point in points for name in names if name in point)]
         for role, names in SHOWN[cfg.experiment].items()
     }
-    config = replace(getattr(cfg.stages, kind), title=cfg.sweep)
+    config = _with_signer(replace(getattr(cfg.stages, kind), title=cfg.sweep), cfg)
     return planner.node(kind, config, {role: edges for role, edges in roles.items() if edges})
+
+
+def _with_signer(config: Any, cfg: Config) -> Any:
+    """The config of a stage; of one that makes synthetic pictures, with who signs their marks."""
+    return replace(config, provenance=cfg.provenance.settled()) if hasattr(config, "provenance") else config
 
 
 def _unique(nodes: Iterable[Node]) -> list[Node]:

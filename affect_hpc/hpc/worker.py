@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from affect_hpc.config import terms
+from affect_hpc.config import provenance, terms
 from affect_hpc.core import logs
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json, read_json_if_there, write_json
@@ -152,7 +152,8 @@ def _run_stage(run: RunDir, spec: dict[str, Any], place: PartDir, part: int, chi
         place.keep.mkdir(exist_ok=True)
     log.info("%s part %d of %d", run.name, part, spec["parts"])
     stage = importlib.import_module(f"affect_hpc.stages.{spec['stage']}")
-    outcome: Outcome = stage.run(config, inputs, Workplace(aside, place.keep, part, spec["parts"]))
+    signer = run.path.parent.parent.parent / provenance.FOLDER
+    outcome: Outcome = stage.run(config, inputs, Workplace(aside, place.keep, part, spec["parts"], signer))
     if chief and not outcome.stopped:
         carry_terms(inputs, aside)
     return outcome

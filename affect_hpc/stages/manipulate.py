@@ -16,10 +16,12 @@ from affect_hpc.core.progress import Progress
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
 from affect_hpc.data.codec import UInt8Image, encode_png, tensor_to_images
 from affect_hpc.data.images import stacked
+from affect_hpc.data.provenance import SyntheticFacts
 from affect_hpc.data.shards import ShardSet, ShardWriter
 from affect_hpc.diffusion import inversion
 from affect_hpc.models import first_stage
 from affect_hpc.models.ldm import Ldm
+from affect_hpc.stages.marking import Marker, name_of
 from affect_hpc.stages.precompute_latents import CERTIFICATE, OWN, path_and_predictor
 from affect_hpc.train.comm import Ranks, device_of
 
@@ -35,6 +37,7 @@ def run(cfg: ManipulateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     inverted = ShardSet.open(inputs.many("latents"))
     encoding = read_json(inputs.many("latents")[0] / "latents.json")
     editor = Editor(cfg, encoding, inputs)
+    marker = Marker.of(cfg.provenance, place)
     names = [*cfg.targets, *([ROUND_TRIP] if cfg.round_trip else [])]
     mine = own_blocks(len(inverted), cfg.batch_size, inputs, place)
     with (
@@ -50,7 +53,10 @@ def run(cfg: ManipulateConfig, inputs: Inputs, place: Workplace) -> Outcome:
                 writer.write(sample.key, members, sample.info)
             progress.advance(len(images))
     inverter = {"inverter": Inverter.ddim.name, **{k: v for k, v in encoding.items() if k in INVERSION}}
-    write_json(place.out / "edit.json", {**canonical(cfg), "encode_gamma": encoding["gamma"], **inverter})
+    settings = {**canonical(cfg), "encode_gamma": encoding["gamma"], **inverter}
+    write_json(place.out / "edit.json", settings)
+    told = {**settings, "targets": ", ".join(cfg.targets)}
+    marker.shards(place.out, SyntheticFacts(name_of(inputs.one("ldm")), edited=True, settings=told, title="faces"))
     return Outcome({"images": sum(map(len, mine)) * len(names)})
 
 

@@ -1,4 +1,8 @@
-"""Tables, plots, contact sheets and one page of a sweep. Equal inputs give equal bytes."""
+"""Tables, plots, contact sheets and one page of a sweep. Equal inputs give equal bytes, but for marks.
+
+Sheets of edited faces are exported pictures and carry a mark. Those in the page, and sheets of faces that nobody
+edited, carry none.
+"""
 
 import logging
 
@@ -6,6 +10,7 @@ from affect_hpc.config.stages import ReportConfig
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import write_bytes, write_text
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
+from affect_hpc.data.provenance import SyntheticFacts
 from affect_hpc.data.shards import ShardSet
 from affect_hpc.report import facts, html
 from affect_hpc.report.axes import AXES
@@ -13,6 +18,7 @@ from affect_hpc.report.gallery import Gallery, load_edits
 from affect_hpc.report.plots import all_plots
 from affect_hpc.report.sheets import jpeg_bytes, png_bytes
 from affect_hpc.report.tables import best_point, csv_text, load_points, markdown, sweeps
+from affect_hpc.stages.marking import Marker, name_of
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +28,7 @@ def run(cfg: ReportConfig, inputs: Inputs, place: Workplace) -> Outcome:
 
     Writes: ``index.html``, ``table.csv``, ``table.md``, ``plots/*.png``, ``sheets/*.png``.
     """
+    marker = Marker.of(cfg.provenance, place)
     points = load_points(inputs.many("tables"))
     runs = sweeps(points)
     if not runs:
@@ -49,8 +56,9 @@ def run(cfg: ReportConfig, inputs: Inputs, place: Workplace) -> Outcome:
         sheets = {name + tail: sheet for name, sheet in gallery.target_sheets(sweep).items()}
         for stem, content in plots.items():
             write_bytes(place.out / "plots" / f"{stem}.png", content)
-        for name, (_, sheet) in sheets.items():
-            write_bytes(place.out / "sheets" / f"{name}.png", png_bytes(sheet))
+        for name, (target, sheet) in sheets.items():
+            marked = marker.png(png_bytes(sheet), _facts(cfg, inputs, name, target))
+            write_bytes(place.out / "sheets" / f"{name}.png", marked)
         shown = {name: (target, html.data_uri(jpeg_bytes(sheet), "jpeg")) for name, (target, sheet) in sheets.items()}
         figures = {stem: html.data_uri(content, "png") for stem, content in plots.items()}
         pictures.sweeps.append(html.SweepPictures(sweep, shown, figures))
@@ -60,3 +68,9 @@ def run(cfg: ReportConfig, inputs: Inputs, place: Workplace) -> Outcome:
     best = best_point(runs[0])
     accuracy = best.get("mean", "target_accuracy")
     return Outcome({"points": len(points), **({"best_target_accuracy": accuracy} if accuracy is not None else {})})
+
+
+def _facts(cfg: ReportConfig, inputs: Inputs, name: str, target: str) -> SyntheticFacts:
+    """What a sheet's mark says."""
+    makers = dict.fromkeys(map(name_of, inputs.many("ldm") or inputs.many("edits")))
+    return SyntheticFacts(", ".join(makers), edited=True, settings={"target": target, "sweep": cfg.title}, title=name)

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from affect_hpc.config.experts import ExpertsConfig
-from affect_hpc.config.stages import EvaluateConfig
+from affect_hpc.config.stages import EvaluateConfig, ReduceConfig, ReportConfig
 from affect_hpc.core.blocks import blocks
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.io import write_json
@@ -17,10 +18,11 @@ from affect_hpc.core.rundir import Inputs, Workplace
 from affect_hpc.data.codec import encode_png
 from affect_hpc.data.shards import ShardWriter
 from affect_hpc.metrics.suite import Judges
-from affect_hpc.stages import evaluate
+from affect_hpc.stages import evaluate, reduce, report
 
 SIZE, COUNT, BATCH = 32, 11, 2
 TARGETS = ["happy", "sad"]
+GAMMAS = (1.0, 2.0)
 
 
 class PatchEmotion(torch.nn.Module):
@@ -162,3 +164,37 @@ def new_world(root: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return new_world(tmp_path, monkeypatch)
+
+
+def tables_of(world: World, truth: bool = True) -> tuple[Path, ...]:
+    """Reduced tables of the baseline and of every guidance scale."""
+    tables = []
+    for gamma in (None, *GAMMAS):
+        out = world.root / f"reduce/g{gamma}/out"
+        out.mkdir(parents=True)
+        states = world.evaluate(gamma, 2, truth=truth)
+        reduce.run(ReduceConfig(), Inputs({"states": states}), Workplace(out, out.parent / "keep"))
+        tables.append(out)
+    return tuple(tables)
+
+
+def reported(
+    world: World,
+    tables: tuple[Path, ...],
+    tag: str = "a",
+    truth: bool = True,
+    signer: Path | None = None,
+    **settings: Any,
+) -> Path:
+    """The report of the edits, in a folder of its own."""
+    out = world.root / f"report/{tag}/out"
+    out.mkdir(parents=True)
+    roles = {
+        "tables": tables,
+        "edits": tuple(part for gamma in GAMMAS for part in world.edits(gamma, 2)),
+        "reconstruction": world.reconstruction(2),
+        "shards": world.shards(truth),
+    }
+    config = ReportConfig("toy <sweep>", 3, **settings)
+    report.run(config, Inputs(roles), Workplace(out, out.parent / "keep", signer=signer))
+    return out

@@ -8,48 +8,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from judging_world import COUNT, TARGETS, MeanDistance, World, face, label_of, new_world
+from judging_world import COUNT, GAMMAS, TARGETS, MeanDistance, World, face, label_of, new_world, reported, tables_of
 from PIL import Image
 
-from affect_hpc.config.stages import ReduceConfig, ReportConfig
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json
-from affect_hpc.core.rundir import Inputs, Workplace
 from affect_hpc.metrics.suite import Judges
 from affect_hpc.report import sheets
 from affect_hpc.report.tables import load_points
-from affect_hpc.stages import reduce, report
 
-GAMMAS = (1.0, 2.0)
 HEAD = (
     "judge,y_target,t0,ddim_steps,gamma,psnr,ssim,lpips,csim,target_accuracy,pred_neutral,pred_happy,pred_sad,"
     "pred_surprised,pred_scared,pred_disgusted,pred_angry,pred_contempt,n"
 )
-
-
-def tables_of(world: World, truth: bool = True) -> tuple[Path, ...]:
-    tables = []
-    for gamma in (None, *GAMMAS):
-        out = world.root / f"reduce/g{gamma}/out"
-        out.mkdir(parents=True)
-        states = world.evaluate(gamma, 2, truth=truth)
-        reduce.run(ReduceConfig(), Inputs({"states": states}), Workplace(out, out.parent / "keep"))
-        tables.append(out)
-    return tuple(tables)
-
-
-def reported(world: World, tables: tuple[Path, ...], tag: str = "a", truth: bool = True) -> Path:
-    out = world.root / f"report/{tag}/out"
-    out.mkdir(parents=True)
-    roles = {
-        "tables": tables,
-        "edits": tuple(part for gamma in GAMMAS for part in world.edits(gamma, 2)),
-        "reconstruction": world.reconstruction(2),
-        "shards": world.shards(truth),
-    }
-    report.run(ReportConfig("toy <sweep>", 3), Inputs(roles), Workplace(out, out.parent / "keep"))
-    return out
 
 
 @dataclass(frozen=True)
