@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from affect_hpc.core.io import read_json, read_json_if_there, sync_folder, write_json
-from affect_hpc.core.marks import manifest_without_marks, size_without_mark
+from affect_hpc.core.marks import manifest_without_marks, sha256_without_mark, size_without_mark
 
 HANG = "hang"
 """Kind of a failure that a rank named before the job was ended: what the other ranks then meet is its consequence."""
@@ -131,13 +131,15 @@ class PartDir:
         """Mark the element failed; ``kind`` is user, error, stopped, lost or hang."""
         write_json(self.path / "FAILED", {"message": message, "kind": kind, "node": socket.gethostname()})
 
-    def is_intact(self) -> bool:
-        """Whether every output that DONE lists is there with its size."""
+    def is_intact(self, to_the_byte: bool = False) -> bool:
+        """Whether every output that DONE lists is there with its size, and with its content if that is asked."""
         if not self.is_done():
             return False
         for name, entry in self.done()["outputs"].items():
             file = self.out / name
             if not file.is_file() or size_without_mark(file) != entry["bytes"]:
+                return False
+            if to_the_byte and sha256_without_mark(file) != entry["sha256"]:
                 return False
         return True
 

@@ -145,6 +145,9 @@ class Session:
         self._ask()
         graph, damaged = self.graph, set()
         touched: list[str] = []
+        # What a failed job has read may be damaged where no size tells.
+        failed = [node for node in graph.nodes if any(part.failure() for part in node.run_dir(self.store).parts())]
+        suspects = {edge.node.name for node in failed for edge in node.edges()}
         for node in graph.nodes:
             run = node.run_dir(self.store)
             if run.spec() is None or (only is not None and node.name not in only):
@@ -152,7 +155,7 @@ class Session:
             for place in run.parts():
                 if self._runs(place):
                     continue
-                if place.is_done() and place.is_intact():
+                if place.is_done() and place.is_intact(to_the_byte=node.name in suspects):
                     continue
                 if place.is_done() or run.is_done():
                     damaged.add(node.name)

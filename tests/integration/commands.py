@@ -1,8 +1,10 @@
 """The program's commands as a user gives them."""
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -59,3 +61,15 @@ def copy_of(store: Path, target: Path, *without: str) -> Path:
 def metrics(store: Path) -> dict[str, bytes]:
     """The merged metrics of every evaluation in a store."""
     return {path.parts[-3]: path.read_bytes() for path in (store / "runs" / "reduce").glob("*/out/metrics.json")}
+
+
+def kill_everything_of(store: Path) -> int:
+    """SIGKILL to every process that works for ``store``; returns how many there were."""
+    count = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes()
+            if str(store).encode() in words and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
+                count += 1
+    return count

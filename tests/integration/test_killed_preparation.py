@@ -1,9 +1,7 @@
 """Shards of a preparation that was killed again and again are, to the byte, those of one that was left alone."""
 
-import contextlib
 import os
 import random
-import signal
 import time
 from pathlib import Path
 
@@ -24,18 +22,6 @@ def shards(store: Path) -> dict[str, str]:
     return {path.relative_to(store).as_posix(): sha256_file(path) for path in files}
 
 
-def kill_everything_of(store: Path) -> int:
-    """SIGKILL to every process that works for ``store``; returns how many there were."""
-    count = 0
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes()
-            if str(store).encode() in words and int(entry.name) != os.getpid():
-                os.kill(int(entry.name), signal.SIGKILL)
-                count += 1
-    return count
-
-
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     began = time.monotonic()
@@ -47,7 +33,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) ->
         launch = commands.start("launch", *ARGUMENTS, f"store={killed}")
         # A moment of the work, not of a clock: whatever it meets, the end must be the same.
         time.sleep(moments.uniform(0.1, 1.1) * takes_s)
-        met += kill_everything_of(killed)
+        met += commands.kill_everything_of(killed)
         launch.communicate(timeout=60)
     assert met, "the launches were killed while they worked"
     said = commands.run("launch", *ARGUMENTS, f"store={killed}")
