@@ -1,9 +1,11 @@
 """Decode inverted faces under every target label (thesis section 4.4, Eq. 4.19)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import VQModel
 from torch import Tensor
 
 from affect_hpc.config.edit import MIXING, REFINEMENTS, Inverter
@@ -36,7 +38,9 @@ def run(cfg: ManipulateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     torch.set_num_threads(cfg.threads)
     inverted = ShardSet.open(inputs.many("latents"))
     encoding = read_json(inputs.many("latents")[0] / "latents.json")
-    editor = Editor(cfg, encoding, inputs)
+    device = device_of(Ranks.of_environment())
+    model = first_stage.load(inputs.one("first_stage")).to(device)
+    editor = Editor(cfg, encoding, Ldm.load(inputs.one("ldm"), device), model)
     marker = Marker.of(cfg.provenance, place)
     names = [*cfg.targets, *([ROUND_TRIP] if cfg.round_trip else [])]
     mine = own_blocks(len(inverted), cfg.batch_size, inputs, place)
@@ -46,7 +50,7 @@ def run(cfg: ManipulateConfig, inputs: Inputs, place: Workplace) -> Outcome:
         ShardWriter(place.out, f"images-{place.part:05d}") as writer,
     ):
         for block in mine:
-            images = editor.images(inverted, block, names)
+            images = editor.images([Start.of_shard(inverted, index, device) for index in block], names)
             for row, index in enumerate(block):
                 sample = inverted[index]
                 members = {f"{name}.png": encode_png(images[row, name]) for name in names}
@@ -60,6 +64,30 @@ def run(cfg: ManipulateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     return Outcome({"images": sum(map(len, mine)) * len(names)})
 
 
+@dataclass(frozen=True)
+class Start:
+    """An inverted face, as its edits start from it."""
+
+    label: int
+    """Its own."""
+    inverter: str
+    state: Mapping[str, Tensor]
+    """See ``inversion.Certified``, as is ``z_own``."""
+    z_own: Tensor
+
+    @classmethod
+    def of_shard(cls, inverted: ShardSet, index: int, device: torch.device) -> "Start":
+        """Face ``index`` of precompute_latents."""
+        sample = inverted[index]
+        arrays = {
+            name.removesuffix(".npy"): stacked(inverted, [index], name)[0].to(device)
+            for name in sample.members
+            if name.endswith(".npy")
+        }
+        z_own = arrays.pop(OWN.removesuffix(".npy"))
+        return cls(sample.label, sample.info[CERTIFICATE]["inverter"], arrays, z_own)
+
+
 class Editor:
     """Decodes blocks of inverted faces.
 
@@ -67,48 +95,44 @@ class Editor:
         encoding: config that they were inverted with.
     """
 
-    def __init__(self, cfg: ManipulateConfig, encoding: Mapping[str, Any], inputs: Inputs) -> None:
-        self.device = device_of(Ranks.of_environment())
-        self.ldm = Ldm.load(inputs.one("ldm"), self.device)
-        self.model = first_stage.load(inputs.one("first_stage")).to(self.device)
-        self.path, self.predict = path_and_predictor(cfg, self.ldm)
+    def __init__(self, cfg: ManipulateConfig, encoding: Mapping[str, Any], ldm: Ldm, model: VQModel) -> None:
+        self.ldm, self.model = ldm, model
+        self.path, self.predict = path_and_predictor(cfg, ldm)
         # The certificate's way back is the edit to a face's own emotion, where both passes have the same guidance.
         self.own_is_there = encoding["gamma"] == canonical(cfg.gamma)
         self.mixing = encoding.get("mixing", MIXING)
 
-    def images(self, inverted: ShardSet, block: range, names: Sequence[str]) -> dict[tuple[int, str], UInt8Image]:
+    def images(self, block: Sequence[Start], names: Sequence[str]) -> dict[tuple[int, str], UInt8Image]:
         """(row of the block, name) -> image (H, W, 3).
 
         What is decoded together is a function of the block alone: the bits hang on no division into parts.
+
+        Args:
+            names: emotions, or ROUND_TRIP for a face's own one.
         """
-        own = [inverted[index].label for index in block]
         label = {
-            (row, name): own[row] if name == ROUND_TRIP else EMOTIONS.index(name)
+            (row, name): start.label if name == ROUND_TRIP else EMOTIONS.index(name)
             for name in names
-            for row in range(len(block))
+            for row, start in enumerate(block)
         }
         wanted = dict.fromkeys((row, target) for (row, _), target in label.items())
-        there = [pair for pair in wanted if self.own_is_there and pair[1] == own[pair[0]]]
-        latents = {pair: stacked(inverted, [block[pair[0]]], OWN)[0].to(self.device) for pair in there}
+        there = [pair for pair in wanted if self.own_is_there and pair[1] == block[pair[0]].label]
+        latents = {(row, target): block[row].z_own for row, target in there}
         by_inverter: dict[str, list[tuple[int, int]]] = {}
         for pair in wanted:
             if pair not in latents:
-                used = inverted[block[pair[0]]].info[CERTIFICATE]["inverter"]
-                by_inverter.setdefault(used, []).append(pair)
+                by_inverter.setdefault(block[pair[0]].inverter, []).append(pair)
         for used, pairs in by_inverter.items():
-            latents |= dict(zip(pairs, self._decoded(inverted, block, used, pairs), strict=True))
+            latents |= dict(zip(pairs, self._decoded(block, used, pairs), strict=True))
         z = torch.stack([latents[pair] for pair in wanted])
         faces = tensor_to_images(first_stage.decode(self.model, self.ldm.norm.restore(z)))
         images = dict(zip(wanted, faces, strict=True))
         return {(row, name): images[row, target] for (row, name), target in label.items()}
 
-    def _decoded(
-        self, inverted: ShardSet, block: range, used: str, pairs: Sequence[tuple[int, int]]
-    ) -> Sequence[Tensor]:
+    def _decoded(self, block: Sequence[Start], used: str, pairs: Sequence[tuple[int, int]]) -> Sequence[Tensor]:
         """The latent of each (row, label), all in one batch."""
         method = inversion.method(Inverter[used], REFINEMENTS, self.mixing)
-        places = [block[row] for row, _ in pairs]
-        names = [name for name in inverted[places[0]].members if name.endswith(".npy") and name != OWN]
-        state = {name.removesuffix(".npy"): stacked(inverted, places, name).to(self.device) for name in names}
-        labels = torch.tensor([label for _, label in pairs], device=self.device)
+        starts = [block[row] for row, _ in pairs]
+        state = {name: torch.stack([start.state[name] for start in starts]) for name in starts[0].state}
+        labels = torch.tensor([label for _, label in pairs], device=starts[0].z_own.device)
         return list(method.decode(state, labels, self.path, self.predict))

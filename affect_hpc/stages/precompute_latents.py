@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 import torch
+from diffusers import VQModel
 from torch import Tensor
 
 from affect_hpc.config.edit import Inverter
@@ -76,29 +77,45 @@ def path_and_predictor(cfg: InvertLatentsConfig | ManipulateConfig, ldm: Ldm) ->
     return path, guided(ldm.predictor(cfg.precision is Precision.bf16), cfg.gamma, ldm.condition.null_index)
 
 
+class Inverting:
+    """Follows blocks of encoded faces back to noise, each with its certificate."""
+
+    def __init__(self, cfg: InvertLatentsConfig, ldm: Ldm, model: VQModel) -> None:
+        self.ldm, self.model, self.bound_db = ldm, model, cfg.bound_db
+        self.path, self.predict = path_and_predictor(cfg, ldm)
+        kinds = [cfg.inverter] if cfg.inverter is not Inverter.auto else BY_COST
+        self.methods = [inversion.method(kind, cfg.refinements, cfg.mixing) for kind in kinds]
+
+    def certified(self, latents: Tensor, label: Tensor) -> list[inversion.Certified]:
+        """A block of faces, each by the inverter that the config names or leads to.
+
+        Args:
+            latents: unquantised ones of the first stage, (B, C, h, w).
+            label: their own labels, (B,) int64.
+        """
+        z = self.ldm.norm.normalise(latents)
+        return inversion.certify_cheapest(
+            self.methods, z, label, self.path, self.predict, self._round_trip_db, self.bound_db
+        )
+
+    def _round_trip_db(self, z: Tensor, own: Tensor) -> Tensor:
+        restore = self.ldm.norm.restore
+        images = (tensor_to_images(first_stage.decode(self.model, restore(side))) for side in (z, own))
+        return torch.tensor(paired.psnr(*map(paired.unit_range, images)))
+
+
 def invert(cfg: InvertLatentsConfig, inputs: Inputs, place: Workplace, writer: ShardWriter) -> Outcome:
     """What decoding starts from, each face followed back under its true label (thesis section 4.4)."""
     clean = ShardSet.open(inputs.many("latents"))
     device = device_of(Ranks.of_environment())
     model = first_stage.load(inputs.one("first_stage")).to(device)
-    ldm = Ldm.load(inputs.one("ldm"), device)
-    path, predict = path_and_predictor(cfg, ldm)
-    kinds = [cfg.inverter] if cfg.inverter is not Inverter.auto else BY_COST
-    methods = [inversion.method(kind, cfg.refinements, cfg.mixing) for kind in kinds]
-
-    def round_trip_db(z: Tensor, own: Tensor) -> Tensor:
-        images = (tensor_to_images(first_stage.decode(model, ldm.norm.restore(side))) for side in (z, own))
-        return torch.tensor(paired.psnr(*map(paired.unit_range, images)))
-
+    inverting = Inverting(cfg, Ldm.load(inputs.one("ldm"), device), model)
     mine = own_blocks(len(clean), cfg.batch_size, inputs, place)
     with Progress(f"precompute_latents {cfg.mode.name}", sum(map(len, mine)), "face") as progress:
         for block in mine:
             z = stacked(clean, block, "npy").to(device)
             label = torch.tensor([clean[i].label for i in block], device=device)
-            found = inversion.certify_cheapest(
-                methods, ldm.norm.normalise(z), label, path, predict, round_trip_db, cfg.bound_db
-            )
-            for index, one in zip(block, found, strict=True):
+            for index, one in zip(block, inverting.certified(z, label), strict=True):
                 sample = clean[index]
                 members = {f"{name}.npy": encode_npy(state.cpu().numpy()) for name, state in one.state.items()}
                 members[OWN] = encode_npy(one.z_own.cpu().numpy())
