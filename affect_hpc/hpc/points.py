@@ -139,7 +139,7 @@ def generation(point: Point) -> None:
     seen = point.planner.features(point.cfg, stages.extract_features)
     guide: Parents = {}
     if wanted.classifier_scale:
-        learnt: Parents = {"latents": [point.train_latents], **networks}
+        learnt: Parents = {"latents": [point.train_latents], "faces": [shards], **networks}
         guide = {"classifier": [point.add("train_classifier", stages.train_classifier, learnt)]}
     drawn = point.add("generate", stages.generate, {**networks, **guide})
     of_drawn = point.add("extract_features", seen, {"images": [Edge(drawn.node, each=True)]})

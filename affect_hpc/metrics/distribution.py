@@ -5,7 +5,7 @@ on how the features were divided. FID and KID follow the rounding of matrix prod
 digits with the number of threads; precision and recall are the same for any.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -258,22 +258,37 @@ def judge(
     Raises:
         UserError: where a class has no samples or too few, there are classes without a name, or judges differ.
     """
+    rows = []
+    for name, ours, theirs in _comparisons(generated, real, names, real_per_class):
+        distance = kid(ours, theirs, seed, subsets, size)
+        figures = {"fid": fid(ours, theirs), "kid": distance.mean, "kid_std": distance.std}
+        rows.append({"name": name, **figures, "n": len(ours), "n_real": len(theirs)})
+    return rows
+
+
+def coverage(
+    generated: FeatureSet, real: FeatureSet, names: Mapping[int, str], real_per_class: int | None = None, k: int = 3
+) -> list[dict[str, Any]]:
+    """Precision and recall of the rows of ``judge``; arguments and errors as there and for ``precision_recall``."""
+    rows = []
+    for name, ours, theirs in _comparisons(generated, real, names, real_per_class):
+        rows.append({"name": name, **precision_recall(ours, theirs, k)._asdict()})
+    return rows
+
+
+def _comparisons(
+    generated: FeatureSet, real: FeatureSet, names: Mapping[int, str], real_per_class: int | None
+) -> Iterator[tuple[str, FeatureSet, FeatureSet]]:
+    """Name of a row, and the two sets that it compares; a class at a time, for they are large."""
     _same_judge(generated, real)
     nameless = sorted({*np.unique(generated.labels).tolist(), *np.unique(real.labels).tolist()} - set(names))
     if nameless:
         raise UserError(
             f"label {nameless[0]} has no name: the labels named are {', '.join(map(str, names))}; name all."
         )
-    rows = []
-    for label, name in [*names.items(), (None, "overall")]:
-        if label is not None:
-            ours, theirs = generated.of_label(label), real.of_label(label)
-        else:
-            ours, theirs = generated, real if real_per_class is None else real.first(real_per_class)
-        distance = kid(ours, theirs, seed, subsets, size)
-        figures = {"fid": fid(ours, theirs), "kid": distance.mean, "kid_std": distance.std}
-        rows.append({"name": name, **figures, "n": len(ours), "n_real": len(theirs)})
-    return rows
+    for label, name in names.items():
+        yield name, generated.of_label(label), real.of_label(label)
+    yield "overall", generated, real if real_per_class is None else real.first(real_per_class)
 
 
 def _same_judge(generated: FeatureSet, real: FeatureSet) -> None:

@@ -124,6 +124,11 @@ class FeatureSet:
             raise UserError(f"no sample has label {label}: the labels here are {there}; take features of that class.")
         return self._take(chosen)
 
+    def of_labels(self, labels: Sequence[int]) -> "FeatureSet":
+        """The samples of some classes; the set itself where these are all."""
+        chosen = np.isin(self.labels, labels)
+        return self if chosen.all() else self._take(np.flatnonzero(chosen))
+
     def first(self, count: int) -> "FeatureSet":
         """The first ``count`` samples of each class in the order of keys; all of a class that has fewer."""
         chosen = [np.flatnonzero(self.labels == label)[:count] for label in np.unique(self.labels)]

@@ -66,6 +66,12 @@ class Denoiser(nn.Module):
         eps: Tensor = self.unet(z, t, encoder_hidden_states=self.embedding(label)).sample
         return eps
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of the latents that it was built for."""
+        unet: Any = self.unet
+        return unet.config.in_channels, unet.config.sample_size, unet.config.sample_size
+
     def checkpoint_activations(self) -> None:
         """Compute activations again on the way back instead of keeping them: the same gradients in less memory."""
         unet: Any = self.unet
