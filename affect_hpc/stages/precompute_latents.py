@@ -6,6 +6,7 @@ import torch
 from diffusers import VQModel
 from torch import Tensor
 
+from affect_hpc.config.drawing import InterpolateConfig
 from affect_hpc.config.edit import Inverter
 from affect_hpc.config.stages import EncodeLatentsConfig, InvertLatentsConfig, ManipulateConfig
 from affect_hpc.config.train import Precision
@@ -70,8 +71,10 @@ def encode(cfg: EncodeLatentsConfig, inputs: Inputs, place: Workplace, writer: S
     return Outcome({"faces": sum(map(len, mine))})
 
 
-def path_and_predictor(cfg: InvertLatentsConfig | ManipulateConfig, ldm: Ldm) -> tuple[ddim.Path, Predict]:
-    """The levels that a pass of an edit visits, and the guided network that it asks."""
+def path_and_predictor(
+    cfg: InvertLatentsConfig | ManipulateConfig | InterpolateConfig, ldm: Ldm
+) -> tuple[ddim.Path, Predict]:
+    """The levels that a pass visits, and the guided network that it asks."""
     taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, ldm.diffusion.num_timesteps)
     path = ddim.Path(taus, alpha_bars(ldm.diffusion), cfg.end_level, cfg.time_input)
     return path, guided(ldm.predictor(cfg.precision is Precision.bf16), cfg.gamma, ldm.condition.null_index)
