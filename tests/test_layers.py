@@ -22,11 +22,13 @@ BELOW: dict[str, tuple[str, ...]] = {
     "metrics": ("core", "config", *PEERS),
     "report": ("core", "config", *PEERS, "losses", "metrics"),
     "stages": ("core", "config", *PEERS, "losses", "metrics", "report"),
+    "photos": ("core", "config", "hpc", *PEERS, "losses", "metrics", "report", "stages"),
     **dict.fromkeys(COMMANDS, ("core", "config", "hpc")),
+    "edit": ("core", "config", "photos"),
     "__init__": (),
 }
 """Layer -> the layers it may import besides itself."""
-TORCH_FREE = ("core", "config", "hpc", *COMMANDS)
+TORCH_FREE = ("core", "config", "hpc", *COMMANDS, "edit")
 HEAVY = ("torch", "torchvision", "deepspeed", "diffusers", "transformers", "tensorboard", "lpips")
 ONLY_IN = {"submitit": "hpc/executors.py", "deepspeed": "train/deepspeed_engine.py"}
 
@@ -83,6 +85,8 @@ def test_imports_point_downwards(path: Path) -> None:
         ("losses", "import affect_hpc.metrics.base"),
         ("report", "from affect_hpc.stages.reduce import run"),
         ("stages", "from ..hpc import worker"),
+        ("stages", "from affect_hpc.photos.model import Model"),
+        ("edit", "from affect_hpc.hpc.planner import PACKAGED"),
         ("train", "import tools.install_experts"),
     ],
 )

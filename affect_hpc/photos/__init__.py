@@ -1,0 +1,1 @@
+"""Photos of one's own: which model edits them, their faces, and the edits with their certificates."""
