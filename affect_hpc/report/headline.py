@@ -1,7 +1,6 @@
 """The few figures that stand on top of a report."""
 
-import html
-
+from affect_hpc.report.furniture import card
 from affect_hpc.report.plots import doing_nothing
 from affect_hpc.report.tables import Sweep, best_point
 
@@ -15,10 +14,7 @@ def cards(sweep: Sweep) -> str:
     def add(name: str, value: float | None, scale: float, digits: int, unit: str, note: str) -> None:
         if value is not None:
             figure = f"{value * scale:.{digits}f}<small> {unit}</small>"
-            shown.append(
-                f'<div class="card"><div class="name">{html.escape(name)}</div><div class="figure">{figure}</div>'
-                f'<div class="note">{html.escape(note)}</div></div>'
-            )
+            shown.append(card(name, figure, note))
 
     base = sweep.baseline
     note = f"best of the sweep, at {where}; mean over targets"

@@ -1,14 +1,12 @@
-"""The page of a report: one file that needs nothing from outside."""
+"""The page of the report of an editing sweep."""
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from affect_hpc.report import thesis
 from affect_hpc.report.axes import NAMES
-from affect_hpc.report.facts import Fact, scalars, terms
+from affect_hpc.report.facts import Fact
+from affect_hpc.report.furniture import Section, document, notes, picture, runs, text
 from affect_hpc.report.headline import cards
 from affect_hpc.report.html_tables import comparison, every_row, judges_table
 from affect_hpc.report.plots import perceptual_name
@@ -47,49 +45,40 @@ class Pictures:
     sweeps: list[SweepPictures]
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    """An image as the text that a page can hold."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def page(title: str, points: Sequence[Point], pictures: Pictures, facts: Sequence[Fact]) -> str:
     """The whole index.html."""
     first = pictures.sweeps[0].sweep
     heading = f"Editing facial affect over the {NAMES[first.axis]}"
     if len(first.points) == 1:
         heading = "Editing facial affect"
-    count = sum(len(point.rows) for point in points)
-    body = [
-        f'<header><p class="over">{_t(title)}</p><h1>{_t(heading)}</h1>',
-        f'<p class="lead">{_t(_lead(first))}</p>',
-        '<nav><a href="#faces">Faces</a><a href="#curves">Curves</a><a href="#tables">Tables</a>'
-        '<a href="#judges">Judges</a><a href="#runs">What was run</a><a href="#notes">How to read this</a></nav>',
-        f'<div class="cards">{cards(first)}</div></header><main>',
-        '<section id="faces"><h2>Faces</h2>',
-        f'<p class="soft">{_t(_faces_text(first))}</p>',
-        *(_tabs(entry, i) for i, entry in enumerate(pictures.sweeps)),
-        "<h3>The corpus</h3>",
-        _picture(pictures.sources, "validation faces of each emotion", "sheets/sources.png"),
-        '</section><section id="curves"><h2>Curves</h2>',
-        *(_plots(entry) for entry in pictures.sweeps),
-        '</section><section id="tables"><h2>Tables</h2>',
-        f'<p class="soft">{_t(_OTHER)}</p>',
-        *(comparison(entry.sweep) for entry in pictures.sweeps),
-        f"<details><summary>Every row ({count})</summary>{every_row(points)}</details>",
-        '<p class="small">All digits stand in <a href="table.csv">table.csv</a>.</p>',
-        '</section><section id="judges"><h2>Judges</h2>',
-        *(judges_table(entry.sweep) for entry in pictures.sweeps),
-        f'</section><section id="runs"><h2>What was run</h2>{_runs(facts)}',
-        f'</section><section id="notes"><h2>How to read this</h2>{_notes(pictures.sweeps, facts)}</section></main>',
-        "<footer>Made by the stage report. Equal inputs give this page again, byte for byte.</footer>",
+    sections = [
+        Section("faces", "Faces", "Faces", _faces(pictures)),
+        Section("curves", "Curves", "Curves", "".join(_plots(entry) for entry in pictures.sweeps)),
+        Section("tables", "Tables", "Tables", _tables(points, pictures)),
+        Section("judges", "Judges", "Judges", "".join(judges_table(entry.sweep) for entry in pictures.sweeps)),
+        Section("runs", "What was run", "What was run", runs(facts)),
+        Section("notes", "How to read this", "How to read this", _notes(pictures.sweeps, facts)),
     ]
-    style = files("affect_hpc.report").joinpath("page.css").read_text() + _tab_rules(pictures.sweeps)
+    return document(title, heading, _lead(first), sections, cards(first), _tab_rules(pictures.sweeps))
+
+
+def _faces(pictures: Pictures) -> str:
+    first = pictures.sweeps[0].sweep
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_t(title)} – {_t(heading)}</title><style>{style}</style></head><body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
+        f'<p class="soft">{text(_faces_text(first))}</p>'
+        + "".join(_tabs(entry, i) for i, entry in enumerate(pictures.sweeps))
+        + "<h3>The corpus</h3>"
+        + picture(pictures.sources, "validation faces of each emotion", "sheets/sources.png")
+    )
+
+
+def _tables(points: Sequence[Point], pictures: Pictures) -> str:
+    count = sum(len(point.rows) for point in points)
+    return (
+        f'<p class="soft">{text(_OTHER)}</p>'
+        + "".join(comparison(entry.sweep) for entry in pictures.sweeps)
+        + f"<details><summary>Every row ({count})</summary>{every_row(points)}</details>"
+        + '<p class="small">All digits stand in <a href="table.csv">table.csv</a>.</p>'
     )
 
 
@@ -97,10 +86,6 @@ _OTHER = (
     "Means over the targets, beside what the thesis prints for the same settings. It has other data and other judges "
     f"({thesis.SETTING}): the two sides show shapes, not a contest."
 )
-
-
-def _t(text: str) -> str:
-    return html.escape(text)
 
 
 def _lead(sweep: Sweep) -> str:
@@ -114,17 +99,13 @@ def _lead(sweep: Sweep) -> str:
 
 
 def _faces_text(sweep: Sweep) -> str:
-    text = (
+    told = (
         "Each row is one face that nobody trained on. Left the original and what the first stage alone makes of it, "
         "then the edits. Below each face stands the emotion that the judge sees; green where it is the wanted one."
     )
     if sweep.has("psnr_truth"):
-        text += " The last column is no edit: it is the same person drawn with the wanted expression."
-    return text
-
-
-def _picture(uri: str, description: str, link: str) -> str:
-    return f'<figure class="picture"><a href="{_t(link)}"><img src="{uri}" alt="{_t(description)}"></a></figure>'
+        told += " The last column is no edit: it is the same person drawn with the wanted expression."
+    return told
 
 
 def _tabs(entry: SweepPictures, number: int) -> str:
@@ -135,14 +116,14 @@ def _tabs(entry: SweepPictures, number: int) -> str:
         name = f"tab{number}-{i}"
         checked = " checked" if i == 0 else ""
         buttons.append(f'<input type="radio" name="tab{number}" id="{name}"{checked}>')
-        labels.append(f'<label for="{name}">{_t(target)}</label>')
+        labels.append(f'<label for="{name}">{text(target)}</label>')
         inner = []
         for stem, (emotion, uri) in entry.sheets.items():
             if emotion == target:
                 if "_" in stem:
                     setting = stem.partition("_")[2].replace("t0-", "t₀ ").replace("-", " ")
-                    inner.append(f'<figcaption class="setting">{_t(setting)}</figcaption>')
-                inner.append(_picture(uri, f"faces edited to {target}", f"sheets/{stem}.png"))
+                    inner.append(f'<figcaption class="setting">{text(setting)}</figcaption>')
+                inner.append(picture(uri, f"faces edited to {target}", f"sheets/{stem}.png"))
         panes.append(f'<div class="pane" id="pane-{name}">{"".join(inner)}</div>')
     return f'<div class="tabs">{"".join(buttons)}<div class="bar">{"".join(labels)}</div>{"".join(panes)}</div>'
 
@@ -169,39 +150,15 @@ def _plots(entry: SweepPictures) -> str:
         whole = {"tradeoff": ' class="whole"', "seen": ' class="single"'}.get(kind, "")
         figures.append(
             f'<figure{whole}><div class="picture"><a href="plots/{stem}.png"><img src="{uri}" '
-            f'alt="{_t(CAPTIONS[kind])}">'
-            f"</a></div><figcaption>{_t(CAPTIONS[kind])}</figcaption></figure>"
+            f'alt="{text(CAPTIONS[kind])}">'
+            f"</a></div><figcaption>{text(CAPTIONS[kind])}</figcaption></figure>"
         )
     return f'<div class="plots{wide}">{"".join(figures)}</div>'
 
 
-def _runs(facts: Sequence[Fact]) -> str:
-    """A box per kind of run: with all its figures where there is one, as a list where there are many."""
-    kinds = list(dict.fromkeys(fact.title for fact in facts))
-    blocks = [_run_box(title, [fact for fact in facts if fact.title == title]) for title in kinds]
-    return (
-        '<p class="soft">A run is named by what it computed: stage, config and inputs. Equal names are equal '
-        f'results.</p><div class="runs">{"".join(blocks)}</div>'
-    )
-
-
-def _run_box(title: str, facts: Sequence[Fact]) -> str:
-    if len(facts) == 1:
-        name = f"<code>{_t(facts[0].run)}</code>"
-        pairs = scalars(facts[0].content)
-        inner = "".join(f"<div><dt>{_t(key)}</dt><dd>{_t(value)}</dd></div>" for key, value in pairs)
-        more = f"<details><summary>Figures and settings</summary><dl>{inner}</dl></details>" if inner else ""
-    else:
-        name = f'<span class="small">{len(facts)} runs</span>'
-        texts = ["; ".join(f"{key} {value}" for key, value in scalars(fact.content)) for fact in facts]
-        lines = [f"<li><code>{_t(fact.run)}</code> {_t(text)}</li>" for fact, text in zip(facts, texts, strict=True)]
-        more = f'<details><summary>Names and settings</summary><ul class="small">{"".join(lines)}</ul></details>'
-    return f'<div class="run"><div class="line"><b>{_t(title)}</b>{name}</div>{more}</div>'
-
-
 def _notes(sweeps: Sequence[SweepPictures], facts: Sequence[Fact]) -> str:
     first = sweeps[0].sweep
-    notes = [
+    remarks = [
         "The main columns compare an edit with the first stage's reconstruction of the same face, as the thesis does"
         " (D-20): they show what the edit changed, not what the first stage lost. Columns that end in _original "
         "compare with the original.",
@@ -214,19 +171,17 @@ def _notes(sweeps: Sequence[SweepPictures], facts: Sequence[Fact]) -> str:
         "lossless PNG, where the thesis used JPEG of quality 75 (D-21).",
     ]
     if first.has("psnr_truth"):
-        notes.append("Drawn faces have a truth that photographs lack: columns that end in _truth compare with it.")
+        remarks.append("Drawn faces have a truth that photographs lack: columns that end in _truth compare with it.")
     if first.points[0].perceptual != "lpips":
-        notes.append(
+        remarks.append(
             f"LPIPS did not judge here; the {perceptual_name(first.points[0].perceptual)} stands in its own "
             "column. Its scale is not that of LPIPS."
         )
     unknown = [name for name in ("contempt",) if name not in first.points[0].judges["emotion"]["classes"]]
     if unknown:
-        notes.append(
+        remarks.append(
             "The emotion judge does not know contempt: faces with that label do not count where their own label is "
             "asked."
         )
-    notes.append(thesis.LEFT_OUT)
-    items = "".join(f"<li>{_t(note)}</li>" for note in notes)
-    licences = "".join(f"<li>{_t(entry)}</li>" for entry in terms(facts))
-    return f"<ul>{items}</ul>" + (f"<h3>Terms of use</h3><ul>{licences}</ul>" if licences else "")
+    remarks.append(thesis.LEFT_OUT)
+    return notes(remarks, facts)

@@ -14,6 +14,7 @@ from affect_hpc.data.provenance import SyntheticFacts
 from affect_hpc.data.shards import ShardSet
 from affect_hpc.report import facts, html
 from affect_hpc.report.axes import AXES
+from affect_hpc.report.furniture import data_uri
 from affect_hpc.report.gallery import Gallery, load_edits
 from affect_hpc.report.plots import all_plots
 from affect_hpc.report.sheets import jpeg_bytes, png_bytes
@@ -48,7 +49,7 @@ def run(cfg: ReportConfig, inputs: Inputs, place: Workplace) -> Outcome:
     write_text(place.out / "table.md", markdown(points))
     sources = gallery.sources()
     write_bytes(place.out / "sheets" / "sources.png", png_bytes(sources))
-    pictures = html.Pictures(html.data_uri(jpeg_bytes(sources), "jpeg"), [])
+    pictures = html.Pictures(data_uri(jpeg_bytes(sources), "jpeg"), [])
     for i, sweep in enumerate(runs):
         # A second judge looks at the same faces: its sheets and plots bear its name.
         tail = f"_{sweep.judge}" if i else ""
@@ -59,8 +60,8 @@ def run(cfg: ReportConfig, inputs: Inputs, place: Workplace) -> Outcome:
         for name, (target, sheet) in sheets.items():
             marked = marker.png(png_bytes(sheet), _facts(cfg, inputs, name, target))
             write_bytes(place.out / "sheets" / f"{name}.png", marked)
-        shown = {name: (target, html.data_uri(jpeg_bytes(sheet), "jpeg")) for name, (target, sheet) in sheets.items()}
-        figures = {stem: html.data_uri(content, "png") for stem, content in plots.items()}
+        shown = {name: (target, data_uri(jpeg_bytes(sheet), "jpeg")) for name, (target, sheet) in sheets.items()}
+        figures = {stem: data_uri(content, "png") for stem, content in plots.items()}
         pictures.sweeps.append(html.SweepPictures(sweep, shown, figures))
     known = facts.gather(inputs.roles)
     write_text(place.out / "index.html", html.page(cfg.title, points, pictures, known))
