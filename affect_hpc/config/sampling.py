@@ -32,6 +32,9 @@ class SamplerConfig:
     """Lowest noise level at which gamma acts; below it the scale is 1."""
     gamma_to: int = 100_000
     """Highest one (Kynkaanniemi et al. 2024); above it the scale is 1."""
+    clip: float = 0.0
+    """Largest value of a clean latent that a step may predict; 0 = any (thesis). At the highest levels a small error of
+    the noise is a large one of the latent, and the faces of short trainings drown in it: 2.5 keeps them."""
     precision: Precision = Precision.fp32
 
     def check(self, key: str, num_timesteps: int) -> None:
@@ -41,4 +44,5 @@ class SamplerConfig:
         in_range(f"{key}.gamma", self.gamma, 0, 100)
         in_range(f"{key}.gamma_from", self.gamma_from, 0, 100_000)
         in_range(f"{key}.gamma_to", self.gamma_to, self.gamma_from, 100_000)
+        in_range(f"{key}.clip", self.clip, 0, 1000)
         one_of(f"{key}.precision", self.precision.name, ("fp32", "bf16"))

@@ -84,3 +84,21 @@ def classifier_guided(predict: Predict, log_prob: LogProb, scale: float, alpha_b
         return eps - scale * spread.to(eps) * slope.to(eps)
 
     return predict_guided
+
+
+def clipped(predict: Predict, limit: float, alpha_bar: Tensor) -> Predict:
+    """The noise that goes with a clean latent within bounds: what ``predict`` implies, cut at +-limit (Ho et al. 2020).
+
+    Args:
+        limit: > 0, in units of what is diffused; 0 is ``predict`` itself.
+        alpha_bar: (T,) float64.
+    """
+    if limit == 0:
+        return predict
+
+    def predict_clipped(z: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        a = alpha_bar.to(t.device)[t].to(z)[:, None, None, None]
+        z_0 = (z - (1 - a).sqrt() * predict(z, t, label)) / a.sqrt()
+        return (z - a.sqrt() * z_0.clamp(-limit, limit)) / (1 - a).sqrt()
+
+    return predict_clipped

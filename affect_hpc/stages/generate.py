@@ -17,7 +17,7 @@ from affect_hpc.data.codec import encode_png, tensor_to_images
 from affect_hpc.data.provenance import SyntheticFacts
 from affect_hpc.data.shards import ShardWriter
 from affect_hpc.diffusion import ddim
-from affect_hpc.diffusion.guidance import Predict, classifier_guided, guided
+from affect_hpc.diffusion.guidance import Predict, classifier_guided, clipped, guided
 from affect_hpc.diffusion.noise import SampleNoise
 from affect_hpc.diffusion.sampling import sampler
 from affect_hpc.diffusion.schedule import alpha_bars
@@ -93,9 +93,9 @@ class Drawing:
         plain = self.ldm.predictor(how.precision is Precision.bf16)
         null = self.ldm.condition.null_index
         predict = guided(plain, how.gamma, null, (how.gamma_from, how.gamma_to))
-        if log_prob is None:
-            return predict
-        return classifier_guided(predict, log_prob, self.cfg.classifier_scale, self.path.alpha_bar)
+        if log_prob is not None:
+            predict = classifier_guided(predict, log_prob, self.cfg.classifier_scale, self.path.alpha_bar)
+        return clipped(predict, how.clip, self.path.alpha_bar)
 
     def latents(self, indices: Sequence[int]) -> Tensor:
         """The clean latents (B, C, h, w) of these faces, as they are diffused."""

@@ -7,6 +7,7 @@ from typing import Any
 from affect_hpc.config.drawing import JudgeGenerationConfig
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
+from affect_hpc.core.hashing import canonical
 from affect_hpc.core.io import read_json, write_json
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
 from affect_hpc.metrics.distribution import coverage, judge
@@ -47,7 +48,7 @@ def run(cfg: JudgeGenerationConfig, inputs: Inputs, place: Workplace) -> Outcome
     content = {
         "point": read_json(generated[0] / DESCRIPTION),
         "judges": judges,
-        "settings": {"kid_subset": cfg.kid_subset, "kid_subsets": cfg.kid_subsets, "seed": cfg.seed, "k": cfg.k},
+        "settings": canonical(cfg),
         "left_out": left_out,
         "rows": [*rows[:-1], mean_row(rows[:-1]), rows[-1]],
     }

@@ -6,7 +6,7 @@ from gaussian_world import SMOOTH, even_path, some, world
 from torch import Tensor
 
 from affect_hpc.diffusion import ddim
-from affect_hpc.diffusion.guidance import classifier_guided, guided
+from affect_hpc.diffusion.guidance import classifier_guided, clipped, guided
 
 
 class LabelPredictor:
@@ -129,3 +129,17 @@ def test_a_classifier_with_weights_works_under_inference_mode() -> None:
 def test_a_scale_of_zero_is_the_network_itself() -> None:
     mixture = Mixture()
     assert classifier_guided(mixture.unconditional, mixture.log_prob, 0.0, SMOOTH) == mixture.unconditional
+
+
+def test_a_clipped_prediction_leads_to_a_clean_latent_within_bounds_and_is_itself_inside() -> None:
+    alpha_bar = torch.linspace(0.999, 0.01, 50, dtype=torch.float64)
+    z, t, label = torch.randn(6, 3, 4, 4), torch.tensor([0, 10, 20, 30, 40, 49]), torch.zeros(6, dtype=torch.int64)
+    noise = torch.randn(6, 3, 4, 4)
+    eps = clipped(lambda *_: noise, 1.5, alpha_bar)(z, t, label)
+    a = alpha_bar[t].float()[:, None, None, None]
+    plain, z_0 = ((z - (1 - a).sqrt() * one) / a.sqrt() for one in (noise, eps))
+    assert (plain.abs() > 1.5).any(), "there is something to clip"
+    assert torch.allclose(z_0, plain.clamp(-1.5, 1.5), atol=1e-4)
+    inside = (plain.abs() < 1.5).float()
+    assert torch.allclose(eps * inside, noise * inside, atol=1e-4)
+    assert clipped(guided, 0, alpha_bar) is guided, "no limit, no wrapping"

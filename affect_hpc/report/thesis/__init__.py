@@ -60,3 +60,19 @@ def mean_at(t0: int, num_steps: int, gamma: float) -> Mapping[str, float] | None
     """The thesis' mean at a point of a sweep, or None where it prints none."""
     point = (t0, num_steps, gamma)
     return means("4.2").get(point) or means("4.3").get(point)
+
+
+@cache
+def generation() -> Mapping[str, Mapping[str, float]]:
+    """Table 4.1: emotion, ``mean`` (of the emotions) or ``overall`` -> fid, kid (as computed, not in thousandths),
+    precision, recall."""
+    text = (files(__package__) / "table_4_1.csv").read_text()
+    return {
+        row["name"]: {
+            "fid": float(row["fid"]),
+            "kid": float(row["kid_x1e-3"]) / 1000,
+            "precision": float(row["precision"]),
+            "recall": float(row["recall"]),
+        }
+        for row in csv.DictReader(text.splitlines())
+    }

@@ -1,0 +1,221 @@
+"""The report of drawn faces: Table 4.1 beside the thesis', uncurated faces, nearest neighbours."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from affect_hpc.core.emotions import EMOTIONS
+from affect_hpc.core.io import read_json
+from affect_hpc.data.images import ImageSet
+from affect_hpc.metrics.nearest import Neighbours
+from affect_hpc.report import thesis
+from affect_hpc.report.furniture import text
+from affect_hpc.report.sheets import Cell, Column, contact_sheet
+
+AXES: Mapping[str, str] = {
+    "sampler.name": "sampler",
+    "sampler.num_steps": "steps",
+    "sampler.eta": "η",
+    "sampler.gamma": "γ",
+    "sampler.gamma_from": "γ from",
+    "sampler.gamma_to": "γ to",
+    "sampler.clip": "clip",
+    "sampler.spacing": "spacing",
+    "sampler.precision": "precision",
+    "classifier_scale": "classifier",
+    "per_class": "faces an emotion",
+    "seed": "seed",
+}
+"""How a point is told: key of its settings -> name for people."""
+FIGURES = ("fid", "kid", "precision", "recall")
+HEADS = {"fid": "FID", "kid": "KID × 1000", "precision": "precision", "recall": "recall"}
+DESCRIPTION = "generation.json"
+PROTOCOL: Mapping[str, Any] = {
+    "sampler.name": "ddim",
+    "sampler.num_steps": 500,
+    "sampler.eta": 1,
+    "sampler.gamma": 1,
+    "sampler.clip": 0,
+    "sampler.spacing": "leading_plus_one",
+    "classifier_scale": 0,
+    "per_class": 5000,
+}
+"""Of the thesis (section 4.3.3)."""
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted keys."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """Equal for equal settings (the content of generation.json)."""
+    return json.dumps(flat(settings), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluated point of a sweep."""
+
+    settings: Mapping[str, Any]
+    """By dotted keys."""
+    judges: Mapping[str, Mapping[str, str]]
+    """features and manifold -> name and digest."""
+    judging: Mapping[str, Any]
+    """How the figures were computed."""
+    left_out: Mapping[str, int]
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def key(self) -> str:
+        """Equal for equal settings."""
+        return key_of(self.settings)
+
+    def row(self, name: str) -> Mapping[str, Any]:
+        """The row ``name``; empty where there is none."""
+        return next((row for row in self.rows if row["name"] == name), {})
+
+    def told(self, axes: Sequence[str]) -> str:
+        """Its settings on some axes, for people."""
+        return ", ".join(f"{AXES[axis]} {_plain(self.settings[axis])}" for axis in axes)
+
+
+def load_point(folder: Path) -> Point:
+    """The point whose figures lie in ``folder``."""
+    content = read_json(folder / "metrics.json")
+    return Point(flat(content["point"]), content["judges"], content["settings"], content["left_out"], content["rows"])
+
+
+def varied(points: Sequence[Point]) -> list[str]:
+    """The axes on which points differ; of one point, how it was drawn."""
+    found = [axis for axis in AXES if len({_plain(point.settings[axis]) for point in points}) > 1]
+    return found or ["sampler.name", "sampler.num_steps", "sampler.eta", "sampler.gamma"]
+
+
+def differences(point: Point, corpus: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What makes the figures differ from the thesis' beside the model: (judge, data or protocol; a sentence).
+
+    Args:
+        corpus: its config, as the shards' manifest holds it.
+    """
+    found = []
+    for role, theirs, use in (("features", "inception", "FID and KID"), ("manifold", "vgg16", "precision and recall")):
+        ours = point.judges[role]["name"]
+        if ours != theirs:
+            found.append(("judge", f"{use} on features of {ours}, the thesis' on {theirs}: the scales do not compare"))
+    name, size = corpus.get("name"), corpus.get("size")
+    if (name, size) != ("affectnet", 128):
+        found.append(("data", f"faces of {name} at {size} px, the thesis' of AffectNet at 128 px"))
+    for key, theirs in PROTOCOL.items():
+        if point.settings[key] != theirs:
+            ours = _plain(point.settings[key])
+            found.append(("protocol", f"{AXES[key]} {ours}, the thesis' {_plain(theirs)}"))
+    if point.judging["real_per_class"] != 3750:
+        some = point.judging["real_per_class"] or "all"
+        found.append(("protocol", f"overall against {some} training faces of each emotion, the thesis' 3750"))
+    found.append(("protocol", "lossless PNG, the thesis' JPEG of quality 75"))
+    return found
+
+
+def csv_text(points: Sequence[Point]) -> str:
+    """Every row of every point; floats in full."""
+    judged = ("fid", "kid", "kid_std", "precision", "recall", "n", "n_real")
+    names = ["name", *judged, *AXES, "features", "manifold_features"]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    for point in points:
+        for row in point.rows:
+            writer.writerow(
+                {axis: point.settings[axis] for axis in AXES}
+                | {"name": row["name"], **{name: row[name] for name in judged}}
+                | {"features": point.judges["features"]["name"], "manifold_features": point.judges["manifold"]["name"]}
+            )
+    return out.getvalue()
+
+
+def shown(figure: str, value: float | None) -> str:
+    """A figure for people; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value * 1000:.2f}" if figure == "kid" else f"{value:.2f}" if figure == "fid" else f"{value:.3f}"
+
+
+def markdown(points: Sequence[Point]) -> str:
+    """The figures for people."""
+    axes = varied(points)
+    lines = [["setting", "row", *HEADS.values(), "n", "n real"], ["---"] * 2 + ["---:"] * 6]
+    for point in points:
+        for row in point.rows:
+            figures = [shown(figure, row[figure]) for figure in FIGURES]
+            lines.append([point.told(axes), row["name"], *figures, str(row["n"]), str(row["n_real"])])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def table(point: Point) -> str:
+    """A point's figures beside the thesis', as HTML."""
+    printed = thesis.generation()
+    head = "".join(
+        f"<th{' class=edge' if figure == 'fid' else ''}>{HEADS[figure]}</th>" for _ in range(2) for figure in FIGURES
+    )
+    judges = f"{point.judges['features']['name']}, {point.judges['manifold']['name']}"
+    top = (
+        '<tr><th></th><th class="group edge" colspan="2">faces</th>'
+        f'<th class="group edge" colspan="4">this run ({text(judges)})</th>'
+        '<th class="group edge" colspan="4">thesis, Table 4.1 (Inception, VGG16)</th></tr>'
+    )
+    body = ""
+    for row in point.rows:
+        theirs = printed.get(row["name"], {})
+        cells = f'<td class="text">{text(row["name"])}</td><td class="edge">{row["n"]}</td><td>{row["n_real"]}</td>'
+        for i, figure in enumerate(FIGURES):
+            cells += f"<td{' class=edge' if i == 0 else ''}>{shown(figure, row[figure])}</td>"
+        for i, figure in enumerate(FIGURES):
+            cells += f'<td class="thesis{" edge" if i == 0 else ""}">{shown(figure, theirs.get(figure))}</td>'
+        kind = ' class="strong point"' if row["name"] in ("mean", "overall") else ""
+        body += f"<tr{kind}>{cells}</tr>"
+    names = '<th class="text">emotion</th><th class="edge">drawn</th><th>real</th>'
+    return f'<div class="scroll"><table><thead>{top}<tr>{names}{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def uncurated(images: ImageSet, count: int) -> Image.Image:
+    """The first ``count`` faces of each emotion, in the order of their keys (Fig. 4.1)."""
+    found: dict[int, list[int]] = {label: [] for label in range(len(EMOTIONS))}
+    keys = [entry.key for entry in images.shards]
+    for place in sorted(range(len(images)), key=keys.__getitem__):
+        own = found[int(images.shards.labels[place])]
+        if len(own) < count:
+            own.append(place)
+    rows = [[Cell(images.image(place)) for place in own] for own in found.values() if own]
+    width = max(map(len, rows))
+    rows = [[*row, *[Cell(None)] * (width - len(row))] for row in rows]
+    labels = [EMOTIONS[label] for label, own in found.items() if own]
+    return contact_sheet([Column(str(number + 1)) for number in range(width)], labels, rows)
+
+
+def neighbours(drawn: ImageSet, corpus: ImageSet, found: Neighbours) -> Image.Image:
+    """Drawn faces, each with its nearest training faces and their distances (Fig. 4.2)."""
+    rows, labels = [], []
+    for key in sorted(found.best):
+        place = drawn.shards.index_of(key)
+        near = [
+            Cell(corpus.image(corpus.shards.index_of(other)), f"{distance**0.5:.4g}")
+            for distance, other in found.best[key]
+        ]
+        rows.append([Cell(drawn.image(place)), *near, *[Cell(None)] * (found.k - len(near))])
+        labels.append(EMOTIONS[int(drawn.shards.labels[place])])
+    columns = [Column("drawn"), *(Column(f"{rank + 1}.", "nearest" if rank == 0 else "") for rank in range(found.k))]
+    return contact_sheet(columns, labels, rows)
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
