@@ -1,6 +1,7 @@
 """Ways from one validation face to another through the space of noise (thesis section 4.3.5, Eq. 4.12)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -48,10 +49,10 @@ def point_name(number: int) -> str:
 
 
 def choose_pairs(keys: Sequence[str], labels: Sequence[int], count: int, seed: int) -> list[Pair]:
-    """Random pairs of faces of two emotions, or of one where the corpus has no other; no face is taken again before all
-    have been.
+    """Random pairs of faces of two emotions, or of one where the corpus has no other.
 
-    A function of the seed and the faces; their order does not matter.
+    A face comes again only when those left make no such pair any more; no choice before that wastes a face. A function
+    of the seed and the faces: neither their order nor ``count`` matters to a pair.
 
     Raises:
         UserError: fewer than two faces.
@@ -61,14 +62,35 @@ def choose_pairs(keys: Sequence[str], labels: Sequence[int], count: int, seed: i
     random = np.random.default_rng(seed)
     by_key = sorted(range(len(keys)), key=keys.__getitem__)
     pairs: list[Pair] = []
-    queue: list[int] = []
     while len(pairs) < count:
-        if len(queue) < 2:
-            queue = [by_key[i] for i in random.permutation(len(by_key))]
-        first = queue.pop(0)
-        other = next((i for i, face in enumerate(queue) if labels[face] != labels[first]), 0)
-        pairs.append(Pair(first, queue.pop(other)))
+        order = [by_key[i] for i in random.permutation(len(by_key))]
+        pairs += _one_round(order, labels)
+    return pairs[:count]
+
+
+def _one_round(order: Sequence[int], labels: Sequence[int]) -> list[Pair]:
+    """As many pairs of two emotions as faces in this order make, each face in one; of one emotion where all have it."""
+    queues: dict[int, list[int]] = {}
+    alone = len({labels[face] for face in order}) == 1
+    for place, face in reversed(list(enumerate(order))):
+        queues.setdefault(place % 2 if alone else labels[face], []).append(place)
+    pairs = []
+    while left := most_pairs({label: len(queue) for label, queue in queues.items()}):
+        # Whoever comes first in the order, with the first one who leaves the others as many pairs as can be.
+        fronts = sorted((queue[-1], label) for label, queue in queues.items() if queue)
+        one, other = next(
+            (one, other)
+            for (_, one), (_, other) in combinations(fronts, 2)
+            if most_pairs({label: len(queue) - (label in (one, other)) for label, queue in queues.items()}) == left - 1
+        )
+        pairs.append(Pair(order[queues[one].pop()], order[queues[other].pop()]))
     return pairs
+
+
+def most_pairs(counts: Mapping[int, int]) -> int:
+    """How many pairs of two different labels there are at most, where each sample is in one pair."""
+    total = sum(counts.values())
+    return min(total // 2, total - max(counts.values()))
 
 
 def run(cfg: InterpolateConfig, inputs: Inputs, place: Workplace) -> Outcome:
@@ -107,6 +129,7 @@ def run(cfg: InterpolateConfig, inputs: Inputs, place: Workplace) -> Outcome:
                 info = {
                     **{"label": first.label, "identity": first.identity, "first": first.key, "second": second.key},
                     **{"labels": [EMOTIONS[end.label] for end in (first, second)], "angle": float(omega[row])},
+                    "fractions": ways.fractions,
                 }
                 writer.write(f"pair-{index:06d}", members, info)
             progress.advance(len(block))
