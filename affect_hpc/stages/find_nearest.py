@@ -12,7 +12,7 @@ import torch
 from affect_hpc.config.drawing import FindNearestConfig
 from affect_hpc.core.blocks import blocks
 from affect_hpc.core.errors import UserError
-from affect_hpc.core.io import read_json, write_json
+from affect_hpc.core.io import read_json, read_json_if_there, write_json
 from affect_hpc.core.progress import Progress
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
 from affect_hpc.data.codec import DamagedMemberError, UInt8Image
@@ -20,6 +20,7 @@ from affect_hpc.data.images import ImageSet
 from affect_hpc.metrics.features import FeatureSet
 from affect_hpc.metrics.nearest import Block, Neighbours
 from affect_hpc.stages.extract_features import FEATURES
+from affect_hpc.stages.generate import DESCRIPTION
 
 NEIGHBOURS = "neighbours.json"
 BLOCK = 256
@@ -29,9 +30,10 @@ BLOCK = 256
 def run(cfg: FindNearestConfig, inputs: Inputs, place: Workplace) -> Outcome:
     """Compare the first drawn faces of each emotion with this part's share of the training faces.
 
-    Reads: generated, real (shards, or in the space of features what extract_features wrote). Writes:
-    ``neighbours.json``: space, k, neighbours, candidates (how many this part saw), share (first of them and the one
-    after the last), of (how many there are in all).
+    Reads: generated, real (shards, or in the space of features what extract_features wrote).
+
+    Writes: ``neighbours.json``: space, k, drawn (how the drawn faces were), neighbours, candidates (how many this part
+    saw), share (first of them and the one after the last), of (how many there are in all).
 
     Raises:
         UserError: drawn and training faces are of different sizes or were seen by different networks.
@@ -52,7 +54,9 @@ def run(cfg: FindNearestConfig, inputs: Inputs, place: Workplace) -> Outcome:
             state = state.add(queries, real.block(mine[some.start : some.stop]))
             progress.advance(len(some))
     seen = {"candidates": len(mine), "share": [mine.start, mine.stop], "of": len(real.keys)}
-    write_json(place.out / NEIGHBOURS, {"space": cfg.space, "k": cfg.k, "neighbours": state.to_json(), **seen})
+    drawn = read_json_if_there(inputs.many("generated")[0] / DESCRIPTION)
+    search = {"space": cfg.space, "k": cfg.k, "drawn": drawn}
+    write_json(place.out / NEIGHBOURS, {**search, "neighbours": state.to_json(), **seen})
     return Outcome({"queries": len(queries.keys), "candidates": len(mine)})
 
 
