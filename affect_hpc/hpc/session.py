@@ -12,6 +12,7 @@ from affect_hpc.config.root import Config
 from affect_hpc.core.rundir import PartDir
 from affect_hpc.hpc import local, slurm, views
 from affect_hpc.hpc.plans import plan
+from affect_hpc.hpc.points import REPORTS
 from affect_hpc.hpc.render import Follower, plan_tree
 from affect_hpc.hpc.submit import Action, Decisions, decide
 
@@ -124,7 +125,7 @@ class Session:
                 f"{len(unfinished)} job(s) not done. Mend, then launch again, or: python -m affect_hpc.rerun {sweep}"
             )
         for node in self.graph.nodes:
-            if node.kind == "report" and node.run_dir(self.store).is_done():
+            if node.kind in REPORTS.values() and node.run_dir(self.store).is_done():
                 self.console.print(f"report: {self.store / 'views' / sweep / 'report' / 'index.html'}", markup=False)
 
     def _exit_code(self, decisions: Decisions) -> int:

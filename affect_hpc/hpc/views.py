@@ -15,6 +15,7 @@ from affect_hpc.core.errors import UserError
 from affect_hpc.core.hashing import canonical
 from affect_hpc.core.io import append_line, read_json, write_json
 from affect_hpc.hpc.graph import Graph, Node
+from affect_hpc.hpc.points import REPORTS
 
 
 def axes(configs: Sequence[Config]) -> list[str]:
@@ -56,7 +57,7 @@ def write_views(store: Path, configs: Sequence[Config], points: Sequence[dict[st
         for kind, node in point.items():
             link(view / name / kind, node.run_dir(store).path)
     for node in graph.nodes:
-        if node.kind == "report":
+        if node.kind in REPORTS.values():
             link(view / "report", node.run_dir(store).path / "out")
     return view
 

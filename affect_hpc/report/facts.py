@@ -15,6 +15,8 @@ FILES: Mapping[str, Sequence[str]] = {
     "ldm": ("ldm.json",),
     "reconstruction": (),
     "edits": ("edit.json",),
+    "images": ("generation.json",),
+    "strips": ("interpolation.json",),
     "tables": (),
 }
 TITLES: Mapping[str, str] = {
@@ -24,6 +26,8 @@ TITLES: Mapping[str, str] = {
     "ldm": "Latent diffusion model",
     "reconstruction": "Reconstructions",
     "edits": "Edits",
+    "images": "Drawn faces",
+    "strips": "Ways between faces",
     "tables": "Judgements",
 }
 HIDDEN = ("root", "folder")
