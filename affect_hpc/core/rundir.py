@@ -86,7 +86,8 @@ class PartDir:
         return (self.path / "DONE").exists()
 
     def done(self) -> dict[str, Any]:
-        """Content of DONE: outputs manifest, summary, seconds, node."""
+        """Content of DONE: outputs manifest, summary, seconds (of the last attempt), spent (of all), node, and the
+        circumstances that the worker told."""
         content: dict[str, Any] = read_json(self.path / "DONE")
         return content
 
@@ -108,24 +109,44 @@ class PartDir:
         """How often a job has begun with this element."""
         return int((read_json_if_there(self.path / "attempts.json") or {"count": 0})["count"])
 
+    def spent(self) -> float:
+        """Seconds of all attempts before the running one. Of one that was killed, up to its last sign of progress."""
+        return float((read_json_if_there(self.path / "attempts.json") or {}).get("spent", 0.0))
+
+    def _spent_until_now(self) -> float:
+        began = (read_json_if_there(self.path / "attempts.json") or {}).get("began")
+        if began is None or not self.progress.exists():
+            return self.spent()
+        return self.spent() + max(0.0, self.progress.stat().st_mtime - float(began))
+
     def begin_attempt(self) -> None:
         """Count one attempt. In a file of its own: launcher and job write at the same time."""
         (self.path / "FAILED").unlink(missing_ok=True)
-        write_json(self.path / "attempts.json", {"count": self.attempts() + 1})
+        spent = self._spent_until_now()
+        write_json(self.path / "attempts.json", {"count": self.attempts() + 1, "spent": spent, "began": time.time()})
 
     def take_back_attempt(self) -> None:
-        """Not count the last attempt: it was stopped, it did not fail."""
-        write_json(self.path / "attempts.json", {"count": max(0, self.attempts() - 1)})
+        """Not count the last attempt, though its seconds: it was stopped, it did not fail."""
+        told = read_json_if_there(self.path / "attempts.json") or {}
+        write_json(self.path / "attempts.json", {**told, "count": max(0, self.attempts() - 1)})
 
-    def finish(self, aside: Path, outcome: Outcome, seconds: float) -> None:
-        """Turn ``aside`` into ``out`` and mark the element done."""
+    def finish(
+        self, aside: Path, outcome: Outcome, seconds: float, circumstances: Mapping[str, Any] | None = None
+    ) -> None:
+        """Turn ``aside`` into ``out`` and mark the element done.
+
+        Args:
+            seconds: that this attempt took.
+            circumstances: under which it ran, for DONE.
+        """
         manifest = manifest_without_marks(aside)
         shutil.rmtree(self.out, ignore_errors=True)
         aside.replace(self.out)
         sync_folder(self.path)
         (self.path / "FAILED").unlink(missing_ok=True)
-        done = {"outputs": manifest, "summary": dict(outcome.summary), "seconds": round(seconds, 1)}
-        write_json(self.path / "DONE", {**done, "node": socket.gethostname(), "finished": time.time()})
+        times = {"seconds": round(seconds, 1), "spent": round(self.spent() + seconds, 1), "finished": time.time()}
+        done = {"outputs": manifest, "summary": dict(outcome.summary), **times, "node": socket.gethostname()}
+        write_json(self.path / "DONE", {**done, **(circumstances or {})})
 
     def fail(self, message: str, kind: str) -> None:
         """Mark the element failed; ``kind`` is user, error, stopped, lost or hang."""

@@ -12,6 +12,7 @@ from affect_hpc.config.cluster import ClusterConfig
 from affect_hpc.core.io import write_json
 from affect_hpc.hpc import executors, scheduler
 from affect_hpc.hpc.catalog import CATALOG
+from affect_hpc.hpc.circumstances import ARCHIVES
 from affect_hpc.hpc.graph import Element, Graph
 from affect_hpc.hpc.submit import Array, Decisions, arrays, job_of, write_run
 
@@ -156,7 +157,7 @@ def archive_code(store: Path) -> Path | None:
     commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     if commit.returncode:
         return None
-    target = store / "runs" / "_code" / commit.stdout.strip()
+    target = store / "runs" / ARCHIVES / commit.stdout.strip()
     if not target.exists():
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         aside.mkdir(parents=True)

@@ -3,7 +3,6 @@
 import getpass
 import json
 import os
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from affect_hpc.config.root import Config
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.hashing import canonical
 from affect_hpc.core.io import append_line, read_json, write_json
+from affect_hpc.hpc import circumstances
 from affect_hpc.hpc.graph import Graph, Node
 from affect_hpc.hpc.points import REPORTS
 
@@ -64,14 +64,12 @@ def write_views(store: Path, configs: Sequence[Config], points: Sequence[dict[st
 
 def record_launch(store: Path, configs: Sequence[Config], arguments: list[str], graph: Graph) -> None:
     """Add this launch to ``runs/launches.jsonl`` and make it the sweep's current one."""
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     launch = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "who": getpass.getuser(),
         "argv": arguments,
         "cwd": str(Path.cwd()),
-        "commit": commit.stdout.strip(),
+        "commit": circumstances.commit(),
         "sweep": configs[0].sweep,
         "nodes": [{"name": node.name, "kind": node.kind, "parts": node.parts} for node in graph.nodes],
     }

@@ -26,6 +26,7 @@ from affect_hpc.core.io import read_json, read_json_if_there, write_json
 from affect_hpc.core.progress import PROGRESS_FILE
 from affect_hpc.core.rundir import HANG, Inputs, Outcome, PartDir, RunDir, Workplace
 from affect_hpc.core.stop import STOP, Stopped
+from affect_hpc.hpc import circumstances
 from affect_hpc.hpc.catalog import CATALOG
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def run_element(folder: Path) -> int:
         if outcome.stopped:
             return _stopped(place, chief)
         if chief:
-            place.finish(place.aside(), outcome, time.monotonic() - began)
+            place.finish(place.aside(), outcome, time.monotonic() - began, circumstances.of_element())
             run.settle()
     except UserError as error:
         return _failed(place, chief, str(error), "user", EXIT_USER)
