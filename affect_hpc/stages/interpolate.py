@@ -129,7 +129,7 @@ def run(cfg: InterpolateConfig, inputs: Inputs, place: Workplace) -> Outcome:
                 info = {
                     **{"label": first.label, "identity": first.identity, "first": first.key, "second": second.key},
                     **{"labels": [EMOTIONS[end.label] for end in (first, second)], "angle": float(omega[row])},
-                    "fractions": ways.fractions,
+                    **{"fractions": ways.fractions, "decoded_as": ways.decoded_as(first.label, second.label)},
                 }
                 writer.write(f"pair-{index:06d}", members, info)
             progress.advance(len(block))
@@ -168,5 +168,9 @@ class Ways:
         """Under which label each place is decoded, (B, num_points)."""
         if self.cfg.label is BlendLabel.none:
             return torch.full((len(labels), self.cfg.num_points), self.null, device=labels.device)
-        nearer = [int(fraction > 0.5) for fraction in self.fractions]
-        return labels[:, nearer]
+        return labels[:, [int(fraction > 0.5) for fraction in self.fractions]]
+
+    def decoded_as(self, first: int, second: int) -> list[str]:
+        """The same for people: emotions, or "no label"."""
+        decoded = self._labels(torch.tensor([[first, second]]))[0].tolist()
+        return ["no label" if label == self.null else EMOTIONS[label] for label in decoded]
