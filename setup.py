@@ -27,6 +27,7 @@ REQUIRES = [
     "timm>=1.0,<2",
     "tensorboard>=2.15",
     "piq>=0.8,<0.9",
+    "pyarrow>=15",
     "safetensors>=0.4",
     "numpy>=1.26",
     "pillow>=10",

@@ -281,7 +281,12 @@ class EvaluateConfig:
 
 @dataclass
 class ReduceConfig:
-    """Merge the metric states of all parts and divide once."""
+    """Merge the metric states of all parts, divide once, and say how sure the means are."""
+
+    seed: int = 0
+    """Of the draws of bootstrap intervals."""
+    draws: int = 1000
+    """How often the faces are drawn again."""
 
 
 @dataclass

@@ -38,8 +38,8 @@ CATALOG: dict[str, StageSpec] = {
     "judge_generation": StageSpec("judge_generation", 1, drawing.JudgeGenerationConfig, "cpu", divisible=False),
     "find_nearest": StageSpec("find_nearest", 1, drawing.FindNearestConfig, "cpu", divisible=True),
     "interpolate": StageSpec("interpolate", 1, drawing.InterpolateConfig, "infer", divisible=True),
-    "reduce": StageSpec("reduce", 1, stages.ReduceConfig, "cpu", divisible=False),
-    "report": StageSpec("report", 1, stages.ReportConfig, "cpu", divisible=False),
+    "reduce": StageSpec("reduce", 2, stages.ReduceConfig, "cpu", divisible=False),
+    "report": StageSpec("report", 2, stages.ReportConfig, "cpu", divisible=False),
     "report_generation": StageSpec("report_generation", 1, drawing.ReportGenerationConfig, "cpu", divisible=False),
     "report_interpolation": StageSpec(
         "report_interpolation", 1, drawing.ReportInterpolationConfig, "cpu", divisible=False

@@ -1,4 +1,4 @@
-"""The settings of an edit: what tells the points of a sweep apart."""
+"""The settings of edits and of drawn faces: what tells the points of a sweep apart."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,22 @@ TEXTS: Mapping[str, Callable[[Any], str]] = {
     "inverter": str,
     "encode_gamma": "encoded at γ {:g}".format,
 }
+
+GENERATION: Mapping[str, str] = {
+    "sampler.name": "sampler",
+    "sampler.num_steps": "steps",
+    "sampler.eta": "η",
+    "sampler.gamma": "γ",
+    "sampler.gamma_from": "γ from",
+    "sampler.gamma_to": "γ to",
+    "sampler.clip": "clip",
+    "sampler.spacing": "spacing",
+    "sampler.precision": "precision",
+    "classifier_scale": "classifier",
+    "per_class": "faces an emotion",
+    "seed": "seed",
+}
+"""Key of the settings of drawn faces -> its name for people."""
 
 
 @dataclass(frozen=True, order=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+from affect_hpc.report.differences import Difference, by_kind
 from affect_hpc.report.facts import Fact, scalars, terms
 
 
@@ -106,3 +107,11 @@ def _run_box(title: str, facts: Sequence[Fact]) -> str:
         ]
         more = f'<details><summary>Names and settings</summary><ul class="small">{"".join(lines)}</ul></details>'
     return f'<div class="run"><div class="line"><b>{text(title)}</b>{name}</div>{more}</div>'
+
+
+def what_differs(found: Sequence[Difference]) -> str:
+    """What makes figures differ from the thesis', by kind."""
+    items = "".join(
+        f"<li><b>{kind}</b>: {text('; '.join(sentences))}</li>" for kind, sentences in by_kind(found).items()
+    )
+    return f'<details open><summary>What differs from the thesis</summary><ul class="small">{items}</ul></details>'

@@ -1,6 +1,5 @@
 """Which faces a report shows, and the contact sheets made of them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.io import read_json
 from affect_hpc.data.codec import UInt8Image, decode_png
 from affect_hpc.data.shards import Entry, ShardSet
+from affect_hpc.metrics.samples import FILE, read_samples
 from affect_hpc.report.axes import Setting
 from affect_hpc.report.sheets import Cell, Column, contact_sheet
 from affect_hpc.report.tables import Point, Sweep
@@ -33,8 +33,7 @@ def load_verdicts(point: Point | None) -> Verdicts:
     """What the judge saw in every image of a point."""
     if point is None:
         return {}
-    with (point.folder / "samples.jsonl").open() as lines:
-        entries = [json.loads(line) for line in lines]
+    entries = read_samples(point.folder / FILE, ("key", "row", "seen"))
     return {(entry["key"], entry["row"]): entry["seen"] for entry in entries}
 
 

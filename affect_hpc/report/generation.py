@@ -15,38 +15,13 @@ from affect_hpc.core.io import read_json
 from affect_hpc.data.images import ImageSet
 from affect_hpc.metrics.nearest import Neighbours
 from affect_hpc.report import thesis
+from affect_hpc.report.axes import GENERATION as AXES
 from affect_hpc.report.furniture import text
 from affect_hpc.report.sheets import Cell, Column, contact_sheet
 
-AXES: Mapping[str, str] = {
-    "sampler.name": "sampler",
-    "sampler.num_steps": "steps",
-    "sampler.eta": "η",
-    "sampler.gamma": "γ",
-    "sampler.gamma_from": "γ from",
-    "sampler.gamma_to": "γ to",
-    "sampler.clip": "clip",
-    "sampler.spacing": "spacing",
-    "sampler.precision": "precision",
-    "classifier_scale": "classifier",
-    "per_class": "faces an emotion",
-    "seed": "seed",
-}
-"""How a point is told: key of its settings -> name for people."""
 FIGURES = ("fid", "kid", "precision", "recall")
 HEADS = {"fid": "FID", "kid": "KID × 1000", "precision": "precision", "recall": "recall"}
 DESCRIPTION = "generation.json"
-PROTOCOL: Mapping[str, Any] = {
-    "sampler.name": "ddim",
-    "sampler.num_steps": 500,
-    "sampler.eta": 1,
-    "sampler.gamma": 1,
-    "sampler.clip": 0,
-    "sampler.spacing": "leading_plus_one",
-    "classifier_scale": 0,
-    "per_class": 5000,
-}
-"""Of the thesis (section 4.3.3)."""
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -99,31 +74,6 @@ def varied(points: Sequence[Point]) -> list[str]:
     """The axes on which points differ; of one point, how it was drawn."""
     found = [axis for axis in AXES if len({_plain(point.settings[axis]) for point in points}) > 1]
     return found or ["sampler.name", "sampler.num_steps", "sampler.eta", "sampler.gamma"]
-
-
-def differences(point: Point, corpus: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What makes the figures differ from the thesis' beside the model: (judge, data or protocol; a sentence).
-
-    Args:
-        corpus: its config, as the shards' manifest holds it.
-    """
-    found = []
-    for role, theirs, use in (("features", "inception", "FID and KID"), ("manifold", "vgg16", "precision and recall")):
-        ours = point.judges[role]["name"]
-        if ours != theirs:
-            found.append(("judge", f"{use} on features of {ours}, the thesis' on {theirs}: the scales do not compare"))
-    name, size = corpus.get("name"), corpus.get("size")
-    if (name, size) != ("affectnet", 128):
-        found.append(("data", f"faces of {name} at {size} px, the thesis' of AffectNet at 128 px"))
-    for key, theirs in PROTOCOL.items():
-        if point.settings[key] != theirs:
-            ours = _plain(point.settings[key])
-            found.append(("protocol", f"{AXES[key]} {ours}, the thesis' {_plain(theirs)}"))
-    if point.judging["real_per_class"] != 3750:
-        some = point.judging["real_per_class"] or "all"
-        found.append(("protocol", f"overall against {some} training faces of each emotion, the thesis' 3750"))
-    found.append(("protocol", "lossless PNG, the thesis' JPEG of quality 75"))
-    return found
 
 
 def csv_text(points: Sequence[Point]) -> str:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from affect_hpc.report import thesis
 from affect_hpc.report.axes import NAMES
+from affect_hpc.report.differences import of_editing
 from affect_hpc.report.facts import Fact
-from affect_hpc.report.furniture import Section, document, notes, picture, runs, text
+from affect_hpc.report.furniture import Section, document, notes, picture, runs, text, what_differs
 from affect_hpc.report.headline import cards
 from affect_hpc.report.html_tables import comparison, every_row, judges_table
 from affect_hpc.report.plots import perceptual_name
@@ -45,8 +47,14 @@ class Pictures:
     sweeps: list[SweepPictures]
 
 
-def page(title: str, points: Sequence[Point], pictures: Pictures, facts: Sequence[Fact]) -> str:
-    """The whole index.html."""
+def page(
+    title: str, points: Sequence[Point], pictures: Pictures, facts: Sequence[Fact], corpus: Mapping[str, Any]
+) -> str:
+    """The whole index.html.
+
+    Args:
+        corpus: its config, as the shards' manifest holds it.
+    """
     first = pictures.sweeps[0].sweep
     heading = f"Editing facial affect over the {NAMES[first.axis]}"
     if len(first.points) == 1:
@@ -54,7 +62,7 @@ def page(title: str, points: Sequence[Point], pictures: Pictures, facts: Sequenc
     sections = [
         Section("faces", "Faces", "Faces", _faces(pictures)),
         Section("curves", "Curves", "Curves", "".join(_plots(entry) for entry in pictures.sweeps)),
-        Section("tables", "Tables", "Tables", _tables(points, pictures)),
+        Section("tables", "Tables", "Tables", _tables(title, points, pictures, corpus)),
         Section("judges", "Judges", "Judges", "".join(judges_table(entry.sweep) for entry in pictures.sweeps)),
         Section("runs", "What was run", "What was run", runs(facts)),
         Section("notes", "How to read this", "How to read this", _notes(pictures.sweeps, facts)),
@@ -72,11 +80,22 @@ def _faces(pictures: Pictures) -> str:
     )
 
 
-def _tables(points: Sequence[Point], pictures: Pictures) -> str:
+def _tables(title: str, points: Sequence[Point], pictures: Pictures, corpus: Mapping[str, Any]) -> str:
     count = sum(len(point.rows) for point in points)
+    found = [
+        difference
+        for point in points
+        if not point.baseline
+        for difference in of_editing(point.settings, point.judges, point.samples, corpus)
+    ]
+    at = next(point.setting for point in points if not point.baseline)
+    cell = f"{title}/t0={at.t0},num_steps={at.num_steps},gamma={at.gamma:g}/mean/psnr"
+    explained = f"How a cell came about: <code>python -m affect_hpc.explain {text(cell)}</code>"
     return (
         f'<p class="soft">{text(_OTHER)}</p>'
         + "".join(comparison(entry.sweep) for entry in pictures.sweeps)
+        + what_differs(found)
+        + f'<p class="small">{explained}</p>'
         + f"<details><summary>Every row ({count})</summary>{every_row(points)}</details>"
         + '<p class="small">All digits stand in <a href="table.csv">table.csv</a>.</p>'
     )
@@ -167,6 +186,8 @@ def _notes(sweeps: Sequence[SweepPictures], facts: Sequence[Fact]) -> str:
         "The row round_trip decodes under the true label: with guidance 1 it should give the reconstruction back.",
         "Rows that end in _as_<emotion> take the faces that nobody edited for an edit to that emotion; rows that end"
         " in _label_<emotion> are those of the faces with that true label.",
+        "Below a figure stands half the width of its 95 % interval (bootstrap over faces, all images of one"
+        " together); its ends stand in the cell's title and in table.csv.",
         "PSNR is computed per image over RGB and then averaged; SSIM has an 11 × 11 Gaussian window. Images are "
         "lossless PNG, where the thesis used JPEG of quality 75 (D-21).",
     ]

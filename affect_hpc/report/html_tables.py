@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.report import thesis
 from affect_hpc.report.axes import told
-from affect_hpc.report.tables import BASELINES, LPIPS, Figure, Point, Row, Sweep, people_columns, rounded
+from affect_hpc.report.tables import BASELINES, HIGH, LOW, LPIPS, Figure, Point, Row, Sweep, people_columns, rounded
 
 HEADS = {
     "target_accuracy": "accuracy",
@@ -50,14 +50,14 @@ def comparison(sweep: Sweep) -> str:
         at = point.setting
         printed = thesis.mean_at(at.t0, at.num_steps, at.gamma) or {}
         cells = "".join(_cell(_value(at.get(axis))) for axis in axes)
-        cells += _figures(own, [point.get("mean", name) for name in own], "")
+        cells += _own(own, point.row("mean"))
         cells += _figures(THESIS_COLUMNS, [printed.get(name) for name in THESIS_COLUMNS], "thesis")
         body += f"<tr>{cells}</tr>"
     for name in BASELINES:
         row = sweep.baseline.row(name) if sweep.baseline else None
         if row:
             cells = f'<td class="text" colspan="{len(axes)}">{name}</td>'
-            cells += _figures(own, [row.get(column) for column in own], "")
+            cells += _own(own, row)
             body += f'<tr class="quiet">{cells}{_figures(THESIS_COLUMNS, [None] * 4, "thesis")}</tr>'
     return f'<div class="scroll"><table><thead>{groups}<tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -67,6 +67,20 @@ def _figures(names: Sequence[str], values: Sequence[Figure], kind: str) -> str:
         _cell(rounded(name, value), f"{kind} edge".strip() if i == 0 else kind)
         for i, (name, value) in enumerate(zip(names, values, strict=True))
     )
+
+
+def _own(names: Sequence[str], row: Row | None) -> str:
+    """A row's figures, below each half the width of its 95 % interval, whose ends stand in the cell's title."""
+    cells = ""
+    for i, name in enumerate(names):
+        value = row.get(name) if row else None
+        low, high = (row.get(name + end) if row else None for end in (LOW, HIGH))
+        shown, title = rounded(name, value), ""
+        if low is not None and high is not None:
+            title = f' title="95 %: {rounded(name, low)} to {rounded(name, high)}"'
+            shown += f'<div class="half">± {rounded(name, (high - low) / 2)}</div>'
+        cells += f"<td{' class=edge' if i == 0 else ''}{title}>{shown}</td>"
+    return cells
 
 
 def _value(value: float | str) -> str:
@@ -85,7 +99,7 @@ def every_row(points: Sequence[Point]) -> str:
             kinds = [*(["point"] if i == 0 else []), *(["strong"] if row.name == "mean" else [])]
             axes = ["–" if point.baseline else _value(point.setting.get(axis)) for axis in shown]
             cells = f'<td class="text">{html.escape(row.name)}</td>' + "".join(map(_cell, axes))
-            cells += _figures(names, [row.get(name) for name in names], "") + _shares(row)
+            cells += _own(names, row) + _shares(row)
             body += f'<tr class="{" ".join(kinds)}">{cells}<td class="edge">{row.count}</td></tr>'
     heads += '<th class="edge">n</th>'
     return f'<div class="scroll rows"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'

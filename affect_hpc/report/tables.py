@@ -22,6 +22,9 @@ FIRST = (
 SUFFIXES = ("", "_original", "_truth")
 LPIPS = "lpips"
 BASELINES = ("unedited", "reconstruction")
+LOW, HIGH = "_low", "_high"
+"""Ends of the columns with the 95 % bootstrap interval of a mean."""
+NO_FIGURES = ("y_target", "n", "seen", "interval")
 DECIMALS = {"psnr": 2, "round": 2, "calls": 0}
 Figure = float | None
 
@@ -45,11 +48,13 @@ class Point:
 
     baseline: bool
     setting: Setting
+    settings: Mapping[str, Any]
+    """All of the edit, as edit.json holds them."""
     judges: Mapping[str, Any]
     rows: Sequence[Row]
     samples: int
     folder: Path
-    """Where metrics.json and samples.jsonl lie."""
+    """Where metrics.json and samples.parquet lie."""
 
     @property
     def judge(self) -> str:
@@ -85,13 +90,16 @@ def load_point(folder: Path) -> Point:
     content = read_json(folder / "metrics.json")
     rows = []
     for entry in content["rows"]:
-        figures = {name: value for name, value in entry.items() if name not in ("y_target", "n", "seen")}
+        figures = {name: value for name, value in entry.items() if name not in NO_FIGURES}
+        for name, (low, high) in entry["interval"].items():
+            figures |= {name + LOW: low, name + HIGH: high}
         figures |= {f"pred_{emotion}": share for emotion, share in (entry["seen"] or {}).items()}
         rows.append(Row(entry["y_target"], figures, entry["n"]))
     point = content["point"]
     return Point(
         bool(point["baseline"]),
         Setting() if point["baseline"] else Setting.of(point),
+        point,
         content["judges"],
         rows,
         int(content["samples"]),
@@ -125,7 +133,14 @@ def columns(points: Sequence[Point]) -> list[str]:
     seconds = ["second_accuracy", "agreement", *(f"second_csim{suffix}" for suffix in SUFFIXES)]
     extra += [name for name in seconds if any(name in row.figures for point in points for row in point.rows)]
     extra += ["round_trip_db", "residual", "calls", "inverter", "encode_gamma"]
-    return [*FIRST, *extra, "identity_judge", "perceptual_judge"]
+    return [*FIRST, *extra, "identity_judge", "perceptual_judge", *interval_columns(points)]
+
+
+def interval_columns(points: Sequence[Point]) -> list[str]:
+    """Both ends of the interval of every main column that has one."""
+    main = ["target_accuracy", "psnr", "ssim", LPIPS, *sorted({point.perceptual for point in points} - {LPIPS}), "csim"]
+    there = {name for point in points for row in point.rows for name in row.figures}
+    return [name + end for name in main if name + LOW in there for end in (LOW, HIGH)]
 
 
 def csv_text(points: Sequence[Point]) -> str:

@@ -1,5 +1,6 @@
 """Merge the states of all parts, check that every face was judged once, and divide."""
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 from affect_hpc.config.stages import ReduceConfig
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
-from affect_hpc.core.io import read_json, write_json, write_text
+from affect_hpc.core.io import read_json, write_json
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
+from affect_hpc.metrics.samples import FILE, intervals, write_samples
 from affect_hpc.metrics.suite import RowState, SuiteState, keys_digest
 
 log = logging.getLogger(__name__)
@@ -19,10 +21,17 @@ SAME = ("point", "targets", "expected", "judges")
 
 
 def run(cfg: ReduceConfig, inputs: Inputs, place: Workplace) -> Outcome:
-    """Reads: states (the parts of one evaluation). Writes: ``metrics.json`` and the joined ``samples.jsonl``."""
+    """Reads: states (the parts of one evaluation). Writes: ``metrics.json`` and ``samples.parquet``."""
     folders = inputs.many("states")
     metrics = merged_metrics(folders)
-    write_text(place.out / "samples.jsonl", "".join((folder / "samples.jsonl").read_text() for folder in folders))
+    lines = [json.loads(line) for folder in folders for line in (folder / "samples.jsonl").read_text().splitlines()]
+    targets = [row["y_target"] for row in metrics["rows"] if row["y_target"] in metrics["targets"]]
+    groups = {row["y_target"]: [row["y_target"]] for row in metrics["rows"]} | {"mean": targets}
+    ends = intervals(lines, groups, cfg.seed, cfg.draws)
+    for row in metrics["rows"]:
+        row["interval"] = {name: list(pair) for name, pair in ends.get(row["y_target"], {}).items()}
+    settings = {name: metrics[name] for name in ("point", "judges")}
+    write_samples(place.out / FILE, lines, settings)
     write_json(place.out / "metrics.json", metrics)
     return Outcome({"samples": metrics["samples"], "rows": len(metrics["rows"])})
 
@@ -64,6 +73,7 @@ def merged_metrics(folders: Sequence[Path]) -> dict[str, Any]:
     return {
         "point": first["point"],
         "judges": first["judges"],
+        "targets": list(first["targets"]),
         "samples": len(state.keys),
         "rows": [{"y_target": name, **rows[name].compute()} for name in order],
     }

@@ -8,7 +8,7 @@ import logging
 
 from affect_hpc.config.stages import ReportConfig
 from affect_hpc.core.errors import UserError
-from affect_hpc.core.io import write_bytes, write_text
+from affect_hpc.core.io import read_json, write_bytes, write_text
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
 from affect_hpc.data.provenance import SyntheticFacts
 from affect_hpc.data.shards import ShardSet
@@ -64,7 +64,8 @@ def run(cfg: ReportConfig, inputs: Inputs, place: Workplace) -> Outcome:
         figures = {stem: data_uri(content, "png") for stem, content in plots.items()}
         pictures.sweeps.append(html.SweepPictures(sweep, shown, figures))
     known = facts.gather(inputs.roles)
-    write_text(place.out / "index.html", html.page(cfg.title, points, pictures, known))
+    corpus = read_json(inputs.many("shards")[0] / "manifest.json")["data"]
+    write_text(place.out / "index.html", html.page(cfg.title, points, pictures, known, corpus))
     log.info("report of %d points in %s", len(points), place.out)
     best = best_point(runs[0])
     accuracy = best.get("mean", "target_accuracy")

@@ -14,12 +14,12 @@ from affect_hpc.data.images import ImageSet
 from affect_hpc.data.provenance import SyntheticFacts
 from affect_hpc.metrics.nearest import Neighbours
 from affect_hpc.report import facts
-from affect_hpc.report.furniture import Section, card, data_uri, document, notes, picture, runs, text
+from affect_hpc.report.differences import of_generation
+from affect_hpc.report.furniture import Section, card, data_uri, document, notes, picture, runs, text, what_differs
 from affect_hpc.report.generation import (
     DESCRIPTION,
     Point,
     csv_text,
-    differences,
     key_of,
     load_point,
     markdown,
@@ -57,6 +57,7 @@ def run(cfg: ReportGenerationConfig, inputs: Inputs, place: Workplace) -> Outcom
     if lost:
         raise UserError(f"the faces of {lost[0].told(varied(points))} are missing: give the images of every table.")
     corpus = ImageSet.open([folder / "train" for folder in inputs.many("shards")])
+    source = read_json(inputs.many("shards")[0] / "manifest.json")["data"]
     near = _nearest(inputs.many("nearest"))
     axes = varied(points)
     write_text(place.out / "table.csv", csv_text(points))
@@ -79,7 +80,8 @@ def run(cfg: ReportGenerationConfig, inputs: Inputs, place: Workplace) -> Outcom
             name = f"nearest{tail}"
             uri = sheet(name, neighbours(drawn, corpus, near[point.key]))
             others += caption + picture(uri, "drawn faces and their nearest training faces", f"sheets/{name}.png")
-        tables += caption + table(point) + _differences(point, inputs.many("shards"))
+        other_setting = of_generation(point.settings, point.judges, point.judging, source)
+        tables += caption + table(point) + what_differs(other_setting)
     sections = [Section("faces", "Faces", "Uncurated faces", faces)]
     if others:
         told = "Squared difference of pixels, or of features; below each face stands its root."
@@ -125,15 +127,6 @@ def _nearest(folders: Sequence[Path]) -> dict[str, Neighbours]:
         key = key_of(read_json(folder / find_nearest.NEIGHBOURS)["drawn"])
         searches.setdefault(key, []).append(folder)
     return {key: find_nearest.merged(parts) for key, parts in searches.items()}
-
-
-def _differences(point: Point, shards: Sequence[Path]) -> str:
-    """What differs from the thesis' setting, by kind, as HTML."""
-    lines: dict[str, list[str]] = {}
-    for kind, sentence in differences(point, read_json(shards[0] / "manifest.json")["data"]):
-        lines.setdefault(kind, []).append(sentence)
-    items = "".join(f"<li><b>{kind}</b>: {text('; '.join(found))}</li>" for kind, found in lines.items())
-    return f'<details open><summary>What differs from the thesis</summary><ul class="small">{items}</ul></details>'
 
 
 def _left_out(points: Sequence[Point]) -> list[str]:

@@ -39,7 +39,7 @@ def test_any_number_of_parts_gives_the_same_bytes(world: World, parts: int, gamm
     divided = world.evaluate(gamma, parts)
     reduced(world, whole, "whole")
     reduced(world, divided, "divided")
-    for name in ("metrics.json", "samples.jsonl"):
+    for name in ("metrics.json", "samples.parquet"):
         one, other = (world.root / f"reduce/{tag}/out/{name}" for tag in ("whole", "divided"))
         assert one.read_bytes() == other.read_bytes()
 
