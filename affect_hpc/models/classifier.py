@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, get_down_block
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from affect_hpc.core.io import read_json, write_json
+from affect_hpc.core.errors import UserError
+from affect_hpc.core.io import read_json_if_there, write_json
 
 LogProb = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(z_t (B, C, h, w), t (B,), label (B,)) -> log p(label | z_t), (B,): what diffusion.guidance takes."""
@@ -91,11 +93,37 @@ class NoisyLatentClassifier(nn.Module):
         write_json(folder / DESCRIPTION, self.config)
 
 
-def load(folder: Path, device: torch.device) -> LogProb:
-    """The frozen classifier of a train_classifier output: (z_t, t, label) -> log p(label | z_t), (B,) float32."""
-    config: dict[str, Any] = read_json(folder / DESCRIPTION)
+def load(folder: Path, device: torch.device, in_channels: int, num_classes: int) -> LogProb:
+    """The frozen classifier of a train_classifier output: (z_t, t, label) -> log p(label | z_t), (B,) float32.
+
+    Args:
+        in_channels: of the latents that it is to guide.
+        num_classes: that they are drawn under.
+
+    Raises:
+        UserError: ``folder`` holds no whole classifier, or one of other latents or classes.
+    """
+    config: dict[str, Any] | None = read_json_if_there(folder / DESCRIPTION)
+    if config is None or not (folder / WEIGHTS).exists():
+        raise UserError(
+            f"{folder} holds no classifier of noisy latents ({DESCRIPTION} and {WEIGHTS}): give the output of"
+            " train_classifier."
+        )
+    own = {"in_channels": in_channels, "num_classes": num_classes}
+    if any(config.get(name) != value for name, value in own.items()):
+        raise UserError(
+            f"the classifier in {folder} knows {config.get('num_classes')} classes of latents with"
+            f" {config.get('in_channels')} channels, where {num_classes} and {in_channels} are drawn: give one that was"
+            " trained for this diffusion model."
+        )
     network = NoisyLatentClassifier(**config)
-    network.load_state_dict(load_file(folder / WEIGHTS))
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError):
+        raise UserError(
+            f"{folder}/{WEIGHTS} is damaged, or no weights of the network that {DESCRIPTION} beside it describes: train"
+            " the classifier anew."
+        ) from None
     network = network.eval().requires_grad_(False).to(device)
 
     def log_prob(z: Tensor, t: Tensor, label: Tensor) -> Tensor:

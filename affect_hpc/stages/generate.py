@@ -9,6 +9,7 @@ from affect_hpc.config.drawing import GenerateConfig
 from affect_hpc.config.train import Precision
 from affect_hpc.core.blocks import own_blocks
 from affect_hpc.core.emotions import EMOTIONS
+from affect_hpc.core.errors import UserError
 from affect_hpc.core.hashing import canonical
 from affect_hpc.core.io import write_json
 from affect_hpc.core.progress import Progress
@@ -34,13 +35,15 @@ def run(cfg: GenerateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     """Write this part's faces as PNG.
 
     Reads: first_stage, ldm; classifier, where one guides. Writes: shards, ``generation.json``.
+
+    Raises:
+        UserError: a classifier is to guide, and there is none that fits.
     """
     torch.set_num_threads(cfg.threads)
     device = device_of(Ranks.of_environment())
     ldm = Ldm.load(inputs.one("ldm"), device)
     model = first_stage.load(inputs.one("first_stage")).to(device)
-    guide = classifier.load(inputs.one("classifier"), device) if inputs.many("classifier") else None
-    drawing = Drawing(cfg, ldm, guide, device)
+    drawing = Drawing(cfg, ldm, _guide(cfg, inputs, ldm, device), device)
     marker = Marker.of(cfg.provenance, place)
     mine = own_blocks(cfg.per_class * ldm.condition.num_classes, cfg.batch_size, inputs, place)
     with (
@@ -60,6 +63,17 @@ def run(cfg: GenerateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     told = {**{name: value for name, value in settings.items() if name != "sampler"}, **settings["sampler"]}
     marker.shards(place.out, SyntheticFacts(name_of(inputs.one("ldm")), edited=False, settings=told, title="faces"))
     return Outcome({"faces": sum(map(len, mine))})
+
+
+def _guide(cfg: GenerateConfig, inputs: Inputs, ldm: Ldm, device: torch.device) -> classifier.LogProb | None:
+    if not cfg.classifier_scale:
+        return None
+    if not inputs.many("classifier"):
+        raise UserError(
+            f"classifier_scale={cfg.classifier_scale} asks for guidance by a classifier, and none is given: give the"
+            " output of train_classifier, or 0 for no such guidance."
+        )
+    return classifier.load(inputs.one("classifier"), device, ldm.denoiser.latent_shape[0], ldm.condition.num_classes)
 
 
 def name_and_label(index: int, num_classes: int) -> tuple[str, int]:
