@@ -16,7 +16,7 @@ from affect_hpc.metrics.paired import psnr, unit_range
 from affect_hpc.metrics.samples import PLAIN, intervals, read_samples, read_settings, write_samples
 from affect_hpc.metrics.suite import RowState, Score, Shares
 
-TARGETS = ["happy", "sad", "fear", "angry", "disgust", "surprise"]
+TARGETS = list(EMOTIONS[1:7])
 EXTREME = [5e-324, -0.0, 0.1, 1 / 3, 1.7976931348623157e308, -2.2250738585072014e-308, 2.0**60 + 1, None]
 SEED, DRAWS = 11, 400
 
@@ -155,10 +155,10 @@ def test_opposite_images_of_a_face_leave_nothing_to_scatter() -> None:
 def test_undefined_values_do_not_count_and_one_value_has_no_interval() -> None:
     lines = [line(f"k{i:03d}", "sad", psnr=float(i), csim=float(i) if i < 2 else None) for i in range(9)]
     lines += [line(f"k{i:03d}", "happy", psnr=float(i), csim=0.5 if i == 0 else None, lpips=None) for i in range(9)]
-    found = intervals(lines, {"sad": ["sad"], "happy": ["happy"], "fear": ["fear"]}, SEED, DRAWS)
+    found = intervals(lines, {"sad": ["sad"], "happy": ["happy"], "neutral": ["neutral"]}, SEED, DRAWS)
     assert found["sad"]["csim"] == interval({"a": 0.0, "b": 1.0}, SEED, draws=DRAWS)
     assert found["happy"].keys() == {"psnr"}, "one value of csim, none of lpips"
-    assert "fear" not in found, "nobody judged it"
+    assert "neutral" not in found, "nobody judged it"
     twice = [line("k000", row, psnr=float(i)) for i, row in enumerate(TARGETS)]
     assert intervals(twice, {"mean": TARGETS}, SEED, DRAWS) == {}, "six images of one face are one sample"
 

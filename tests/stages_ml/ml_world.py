@@ -13,6 +13,7 @@ from affect_hpc.stages import (
     precompute_latents,
     prepare_shards,
     reconstruct,
+    train_classifier,
     train_ldm,
     train_referee,
     train_vqgan,
@@ -24,12 +25,15 @@ MODULES = {
     "train_vqgan": train_vqgan,
     "encode_latents": precompute_latents,
     "train_ldm": train_ldm,
+    "train_classifier": train_classifier,
     "reconstruct": reconstruct,
     "invert_latents": precompute_latents,
     "manipulate": manipulate,
 }
 LDM_INPUTS = {"latents": "encode_latents", "faces": "prepare_shards", "first_stage": "train_vqgan"}
 """What train_ldm reads."""
+CLASSIFIER_INPUTS = {**LDM_INPUTS, "ldm": "train_ldm"}
+"""What train_classifier reads."""
 
 
 def smoke_stages(*overrides: str) -> StagesConfig:
@@ -40,6 +44,7 @@ def smoke_stages(*overrides: str) -> StagesConfig:
     for train in (
         stages.train_vqgan.train,
         stages.train_ldm.train,
+        stages.train_classifier.train,
         stages.train_referee.emotion,
         stages.train_referee.identity,
     ):

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ml_world import LDM_INPUTS, Chain, smoke_stages
+from ml_world import CLASSIFIER_INPUTS, LDM_INPUTS, Chain, smoke_stages
 
 from affect_hpc.config.train import EngineName
 from affect_hpc.core.io import read_json, sha256_file
 from affect_hpc.core.rundir import Inputs, Workplace
 from affect_hpc.core.stop import STOP
-from affect_hpc.stages import train_ldm, train_vqgan
+from affect_hpc.stages import train_classifier, train_ldm, train_vqgan
 from affect_hpc.train import deepspeed_engine
 
 SAVE_EVERY, WORLD = 3, 2
@@ -30,6 +30,7 @@ DONE, STOPPED, BROKEN = 0, 7, 1
 GRACE_S = 1.0
 KINDS: dict[str, tuple[Any, Any, dict[str, str]]] = {
     "train_ldm": (train_ldm, train_ldm.LdmTask, LDM_INPUTS),
+    "train_classifier": (train_classifier, train_classifier.ClassifierTask, CLASSIFIER_INPUTS),
     "train_vqgan": (train_vqgan, train_vqgan.VqganTask, {"shards": "prepare_shards"}),
 }
 

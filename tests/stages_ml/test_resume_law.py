@@ -14,7 +14,7 @@ KILLS = os.environ.get("AFFECT_HPC_KILLS", "2")
 """Of the law as it was stated: 20 and 30."""
 
 
-@pytest.mark.parametrize("kind", ["train_vqgan", "train_ldm"])
+@pytest.mark.parametrize("kind", ["train_vqgan", "train_ldm", "train_classifier"])
 def test_no_interruption_changes_a_bit(chain: Chain, tmp_path: Path, kind: str) -> None:
     command = [sys.executable, str(HERE / "resume_law.py"), str(chain.root), str(tmp_path), kind]
     command += ["--steps", STOPS, "--kills", KILLS]
