@@ -50,6 +50,7 @@ FIGURES: Mapping[str, str] = {
 }
 """Figures of a way, as ``measure`` gives them."""
 DIGITS = {"angle": 1, "psnr_first": 1, "psnr_second": 1, "step_mean": 2, "step_max": 2, "unevenness": 2, "detour": 2}
+ONE_EACH = f"Points of a report differ in {', '.join(AXES)}: make one of its own for each value of any other setting."
 STRIPS = 12
 """Ways on one sheet, the first ones; the table has all."""
 PRINTED = (
@@ -100,7 +101,7 @@ def load_points(folders: Sequence[Path]) -> list[Point]:
     """All points with their figures; the parts of one are told by their interpolation.json.
 
     Raises:
-        UserError: no folder, or a part of a point is missing or there twice.
+        UserError: no folder, a part of a point is missing or there twice, or two points differ on none of the axes.
     """
     if not folders:
         raise UserError("there are no ways to report on: give the output of one interpolation at least.")
@@ -114,10 +115,18 @@ def load_points(folders: Sequence[Path]) -> list[Point]:
         if len(set(keys)) != settings["pairs"] or len(keys) != settings["pairs"]:
             raise UserError(
                 f"{len(set(keys))} of {settings['pairs']} pairs are there, in {len(keys)} samples of {len(parts)} parts"
-                f" like {parts[0]}: give every part once."
+                f" like {parts[0]}: give every part once. {ONE_EACH}"
             )
         points.append(Point(settings, shards, [_way(shards, shards.index_of(key)) for key in keys]))
-    return sorted(points, key=lambda point: [_order(point.settings[axis]) for axis in AXES])
+    points.sort(key=lambda point: _place(point.settings))
+    for one, other in pairwise(points):
+        if _place(one.settings) == _place(other.settings):
+            raise UserError(f"two points at {one.told(list(AXES))} stand in one report. {ONE_EACH}")
+    return points
+
+
+def _place(settings: Mapping[str, Any]) -> list[tuple[float, str]]:
+    return [_order(settings[axis]) for axis in AXES]
 
 
 def _order(value: object) -> tuple[float, str]:

@@ -60,12 +60,17 @@ def run(cfg: ReportInterpolationConfig, inputs: Inputs, place: Workplace) -> Out
 
 
 def _lead(points: list[Point]) -> str:
-    first = points[0].settings
+    pairs, places = (_span([point.settings[name] for point in points]) for name in ("pairs", "num_points"))
     settings = f"{len(points)} settings" if len(points) > 1 else "one setting"
     return (
-        f"{first['pairs']} pairs of validation faces, each pair followed back to noise, mixed there at "
-        f"{first['num_points']} places from one to the other, and decoded again, at {settings}."
+        f"{pairs} pairs of validation faces, each pair followed back to noise, mixed there at {places} places from one"
+        f" to the other, and decoded again, at {settings}."
     )
+
+
+def _span(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low} to {high}" if low < high else str(low)
 
 
 def _strips_text(points: list[Point]) -> str:
