@@ -25,10 +25,11 @@ BELOW: dict[str, tuple[str, ...]] = {
     "photos": ("core", "config", "hpc", *PEERS, "losses", "metrics", "report", "stages"),
     **dict.fromkeys(COMMANDS, ("core", "config", "hpc")),
     "edit": ("core", "config", "photos"),
+    "explain": ("core", "config", "hpc", "report"),
     "__init__": (),
 }
 """Layer -> the layers it may import besides itself."""
-TORCH_FREE = ("core", "config", "hpc", *COMMANDS, "edit")
+TORCH_FREE = ("core", "config", "hpc", *COMMANDS, "edit", "explain")
 HEAVY = ("torch", "torchvision", "deepspeed", "diffusers", "transformers", "tensorboard", "lpips")
 ONLY_IN = {"submitit": "hpc/executors.py", "deepspeed": "train/deepspeed_engine.py"}
 

@@ -62,6 +62,15 @@ def mean_at(t0: int, num_steps: int, gamma: float) -> Mapping[str, float] | None
     return means("4.2").get(point) or means("4.3").get(point)
 
 
+def at(target: str, t0: int, num_steps: int, gamma: float) -> Mapping[str, float] | None:
+    """The thesis' figures of a target, or of ``mean``, at a point of a sweep; None where it prints none."""
+    if target == "mean":
+        return mean_at(t0, num_steps, gamma)
+    rows = (*table("4.2"), *table("4.3"))
+    wanted = (target, t0, num_steps, gamma)
+    return next((row.figures for row in rows if (row.target, row.t0, row.num_steps, row.gamma) == wanted), None)
+
+
 @cache
 def generation() -> Mapping[str, Mapping[str, float]]:
     """Table 4.1: emotion, ``mean`` (of the emotions) or ``overall`` -> fid, kid (as computed, not in thousandths),
