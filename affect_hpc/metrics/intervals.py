@@ -21,7 +21,13 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(values: Mapping[str, float | None], seed: int, share: float = 0.95, draws: int = DRAWS) -> Interval | None:
+def interval(
+    values: Mapping[str, float | None],
+    seed: int,
+    share: float = 0.95,
+    draws: int = DRAWS,
+    counts: Mapping[str, int] | None = None,
+) -> Interval | None:
     """Percentile interval of the mean (Efron and Tibshirani 1993, section 13.3).
 
     The samples are drawn again with replacement, as many as there are, ``draws`` times; the ends are the quantiles
@@ -33,6 +39,8 @@ def interval(values: Mapping[str, float | None], seed: int, share: float = 0.95,
         seed: of the draws, 0 or more.
         share: of confidence, in (0, 1).
         draws: how often.
+        counts: key -> how many values the sample's value is the mean of, where the mean over all of these is meant
+            and samples differ in it.
 
     Returns:
         The interval; None where fewer than two values count, for one value does not show how it scatters.
@@ -45,12 +53,14 @@ def interval(values: Mapping[str, float | None], seed: int, share: float = 0.95,
         raise UserError(f"a confidence of {share} makes no interval: give a share between 0 and 1, such as 0.95.")
     if seed < 0 or draws < 1:
         raise UserError(f"cannot draw {draws} times from seed {seed}: draw once at least, from a seed of 0 or more.")
-    known = np.array([value for _, value in sorted(values.items()) if value is not None], np.float64)
+    keys = [key for key, value in sorted(values.items()) if value is not None]
+    known = np.array([values[key] for key in keys], np.float64)
+    weights = np.array([counts[key] if counts else 1 for key in keys], np.float64)
     if not np.isfinite(known).all():
         raise ValueError("values that are not finite numbers have no interval")
     if len(known) < 2:
         return None
-    means = np.quantile(_means(known, np.random.default_rng(seed), draws), [(1 - share) / 2, (1 + share) / 2])
+    means = np.quantile(_means(known, weights, np.random.default_rng(seed), draws), [(1 - share) / 2, (1 + share) / 2])
     return Interval(float(means[0]), float(means[1]))
 
 
@@ -76,8 +86,13 @@ def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _means(known: npt.NDArray[np.float64], random: np.random.Generator, draws: int) -> npt.NDArray[np.float64]:
-    """(draws,) means of values drawn with replacement."""
+def _means(
+    known: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], random: np.random.Generator, draws: int
+) -> npt.NDArray[np.float64]:
+    """(draws,) weighted means of values drawn with replacement."""
     count = len(known)
-    parts = blocks(draws, max(1, NUMBERS_AT_ONCE // count))
-    return np.concatenate([known[random.integers(count, size=(len(part), count))].mean(axis=1) for part in parts])
+    found = []
+    for part in blocks(draws, max(1, NUMBERS_AT_ONCE // count)):
+        drawn = random.integers(count, size=(len(part), count))
+        found.append((known * weights)[drawn].sum(axis=1) / weights[drawn].sum(axis=1))
+    return np.concatenate(found)

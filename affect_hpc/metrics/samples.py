@@ -76,7 +76,8 @@ def intervals(
             for part in parts:
                 for key, value in part.get(metric, {}).items():
                     by_face.setdefault(key, []).append(value)
-            ends = interval({key: sum(own) / len(own) for key, own in by_face.items()}, seed, draws=draws)
+            means = {key: sum(own) / len(own) for key, own in by_face.items()}
+            ends = interval(means, seed, draws=draws, counts={key: len(own) for key, own in by_face.items()})
             if ends is not None:
                 found.setdefault(name, {})[metric] = ends
     return found

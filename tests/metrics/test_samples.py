@@ -170,3 +170,20 @@ def test_equal_pictures_and_refused_values_keep_infinity_out() -> None:
     assert most == pytest.approx(80)
     with pytest.raises(ValueError, match="a judge gave a value that is not a finite number"):
         RowState(Shares.over(EMOTIONS)).add(Score({"psnr": math.inf}, "sad"))
+
+
+def test_the_interval_of_a_joined_row_is_of_the_mean_over_images() -> None:
+    """A face with one known value weighs a sixth of one with six, as it does in the mean that the table shows."""
+    targets = [f"target {number}" for number in range(6)]
+    found = [
+        {
+            **{"key": f"{face:03d}", "label": "sad", "row": target, "seen": "sad"},
+            "agreement": 1.0 if face % 2 else (0.0 if number == 0 else None),
+        }
+        for face in range(40)
+        for number, target in enumerate(targets)
+    ]
+    known = [line["agreement"] for line in found if line["agreement"] is not None]
+    low, high = intervals(found, {"mean": targets}, seed=0, draws=1000)["mean"]["agreement"]
+    assert low < sum(known) / len(known) < high
+    assert low > 0.65, "the mean over faces, 0.5, has no place in it"
