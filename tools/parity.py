@@ -1,163 +1,189 @@
-"""Recompute the cases of a reference folder and print by how much each differs: max |ours - theirs|.
+"""Recompute the cases of reference folders and print by how much each differs: max |ours - theirs|.
 
-The folder holds ldm.ckpt, config.json and cases.safetensors. Each case starts from the reference's result of the pass
-before it: a guided pass there and back makes a rounding error of 1e-6 some hundred times as large, the reference's too.
-What is beyond the tolerance in float32 is computed once more in float64, which leaves the reference's rounding alone;
-the line then gives that difference, and standard error says so.
+A folder holds cases.safetensors, and ldm.ckpt and config.json unless all its cases are metrics; or it holds such
+folders. Sizes are those of the folder. The name of a case is any number of settings, in any order, and a result; a
+setting that it leaves out is looked for at the top of config.json, and is the product's default otherwise. Results and
+their inputs:
+
+  latent                                          image
+  latent_quantized, code_indices, reconstruction  latent
+  betas, alphas_cumprod                           (the schedule in config.json)
+  eps_{cond,null}_{raw,ema}, gamma_<g>.eps        latent, t, label
+  t0_<t>.gamma_<g>.steps_<n>.{timesteps,z_t0,z_t0_twin,offsets,z_own,x_own,z_edit,x_edit}
+                                                  latent, source_label, target_label
+  sampler_<name>.gamma_<g>.steps_<n>.{timesteps,z_sample,x_sample}
+                                                  z_start, sample_label, noise (of each step, as they come)
+  fid, kid, kid_std, precision, recall            features_generated, features_real
+  psnr, ssim, lpips, lpips_vgg                    image_a, image_b (in [0, 1], or bytes (B, H, W, 3))
+  csim                                            embedding_a, embedding_b
+
+More settings: weights, gamma_from, gamma_to, clip, classifier_scale (classifier.json and classifier.safetensors lie in
+the folder) of predictions, edits and samples; spacing, end_level of edits and samples; encode_gamma, time_input,
+inverter, refinements, mixing of edits; eta, t0 of samples; subsets, size, seed of kid; k of precision and recall.
+
+Each case starts from the reference's result of the pass before it: a guided pass there and back makes a rounding error
+of 1e-6 some hundred times as large, the reference's too. What is beyond the tolerance in float32 is computed once more
+in float64, which leaves the reference's rounding alone; the line then gives that difference, and standard error says
+so. Without --tolerance the bar is 1e-4, or ten times our own rounding error where a pass makes more of it than that.
 
 Exit code: 0 all within the tolerance, 1 some beyond it, 2 wrong use.
 """
 
 import argparse
-import copy
 import math
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from affect_hpc.config.edit import Spacing
-from affect_hpc.core.errors import UserError
-from affect_hpc.diffusion import ddim
-from affect_hpc.diffusion.guidance import guided
-from affect_hpc.diffusion.schedule import alpha_bars
-from affect_hpc.models import first_stage, pretrained
-from affect_hpc.models.ldm import Ldm
-from affect_hpc.models.pretrained import Pretrained, Weights
+# Where this file is not run but loaded, its folder is not among those searched.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-INPUTS = ("image", "t", "label", "source_label", "target_label")
-NOISE = re.compile(r"eps_(cond|null)_(raw|ema)")
-NUMBER = r"\d+(?:\.\d+)?"
-EDIT = re.compile(rf"t0_({NUMBER})\.gamma_({NUMBER})\.steps_(\d+)\.(timesteps|z_t0|z_edit|x_edit)")
+from parity_cases import KINDS, Kind, World
+from parity_folder import CASES, INPUTS, Case, Folder, undeclared
+from parity_metrics import METRICS, Metric
+
+from affect_hpc.core.errors import UserError
+
+TOLERANCE = 1e-4
+ROOM = 10
+"""How often its own rounding error, ours of float32 against float64, a reference may be off for rounding alone. Another
+order of the same sums gave 4 times ours on the cases at hand."""
+MOST_ROUNDING = 1e-3
+"""Share of the largest value beyond which nothing counts as rounding."""
 
 
 @dataclass(frozen=True)
-class World:
-    """The model, and what the reference gives.
+class Outcome:
+    """How a case came out.
 
     Args:
-        cases: in the precision that all is computed in.
-        file: that the cases are from.
+        difference: the largest one.
+        bar: that it may reach.
+        remark: where something is to be said of it.
     """
 
-    model: Pretrained
-    cases: Mapping[str, Tensor]
-    file: Path
+    name: str
+    difference: float
+    bar: float
+    remark: str = ""
 
     @property
-    def ldm(self) -> Ldm:
-        """With averaged weights: those of edits."""
-        return self.model.ldm(Weights.ema)
-
-    def in_double(self) -> "World":
-        """The same in float64."""
-        model = copy.deepcopy(self.model)
-        for network in (model.first_stage, model.raw, model.averaged, model.embedding):
-            if network is not None:
-                network.double()
-        cases = {name: case.double() if case.is_floating_point() else case for name, case in self.cases.items()}
-        return World(model, cases, self.file)
-
-    def given(self, name: str) -> Tensor:
-        """A tensor of the reference that others are computed from."""
-        if name not in self.cases:
-            raise UserError(f"{self.file} holds no {name}, which its other tensors are computed from: add it.")
-        return self.cases[name]
-
-    def ours(self, name: str) -> Tensor:
-        """What we compute for a tensor of the reference; UserError where its name means nothing."""
-        vqgan = self.model.first_stage
-        if match := NOISE.fullmatch(name):
-            return self.noise(*match.groups())
-        if match := EDIT.fullmatch(name):
-            return self.edit(*match.groups())
-        if name == "latent":
-            return first_stage.encode(vqgan, self.given("image"))
-        if name in ("latent_quantized", "code_indices"):
-            latent = self.given("latent")
-            quantised, _, (_, _, index) = vqgan.quantize(latent)
-            found: Tensor = quantised if name == "latent_quantized" else index.reshape(len(latent), *latent.shape[2:])
-            return found
-        if name == "reconstruction":
-            return first_stage.decode(vqgan, self.given("latent"))
-        raise UserError(
-            f"{self.file} holds {name}, which is neither an input ({', '.join(INPUTS)}) nor a case that can be "
-            "recomputed: take it out."
-        )
-
-    def noise(self, label: str, weights: str) -> Tensor:
-        """Prediction for the labels (cond), or for none (null)."""
-        labels = self.given("label")
-        if label == "null":
-            labels = torch.full_like(labels, self.ldm.condition.null_index)
-        noise: Tensor = self.model.denoiser(Weights[weights])(self.given("latent"), self.given("t"), labels)
-        return noise
-
-    def edit(self, t0: str, gamma: str, steps: str, what: str) -> Tensor:
-        """One result of an edit; gamma acts in both passes."""
-        ldm = self.ldm
-        taus = self.timesteps(t0, int(steps))
-        if what == "timesteps":
-            return torch.tensor(taus)
-        before = f"t0_{t0}.gamma_{gamma}.steps_{steps}."
-        if what == "x_edit":
-            return first_stage.decode(self.model.first_stage, ldm.norm.restore(self.given(f"{before}z_edit")))
-        path = ddim.Path(taus, alpha_bars(ldm.diffusion))
-        predict = guided(ldm.predictor(low_precision=False), float(gamma), ldm.condition.null_index)
-        if what == "z_edit":
-            return ddim.decode(self.given(f"{before}z_t0"), self.given("target_label"), path, predict)
-        return ddim.encode(ldm.norm.normalise(self.given("latent")), self.given("source_label"), path, predict)
-
-    def timesteps(self, t0: str, steps: int) -> list[int]:
-        """The visited levels. A t0 with a decimal point is a share of all levels."""
-        count = self.ldm.diffusion.num_timesteps
-        level = int(float(t0) * count) if "." in t0 else int(t0)
-        if not 2 <= level < count:
-            raise UserError(f"{self.file}: t0_{t0} is no level: there are {count}, counted from 0.")
-        return ddim.timesteps(Spacing.linspace, steps, level, count)
+    def beyond(self) -> bool:
+        """Whether the case failed."""
+        return not self.difference <= self.bar
 
 
 def largest_difference(ours: Tensor, theirs: Tensor) -> float:
     """max |ours - theirs|; infinite where shapes differ or a value is not finite."""
     if ours.shape != theirs.shape:
         return math.inf
-    difference = float((ours.double() - theirs.double()).abs().max())
+    difference = float((ours.double() - theirs.double()).abs().max()) if ours.numel() else 0.0
     return math.inf if math.isnan(difference) else difference
 
 
-def open_world(folder: Path) -> World:
-    """Model and cases of a reference folder; UserError where a file is missing or wrong."""
-    file = folder / "cases.safetensors"
-    if not file.is_file():
-        raise UserError(f"{folder} holds no cases.safetensors: give a folder with it, ldm.ckpt and config.json.")
-    try:
-        cases = load_file(file)
-    except SafetensorError as error:
-        raise UserError(f"{file} is no safetensors file ({error}): copy it again.") from None
-    return World(pretrained.read(folder / "ldm.ckpt", folder / "config.json"), cases, file)
+def place_of(ours: Tensor, theirs: Tensor) -> str:
+    """Where the largest difference stands, as half a sentence."""
+    if ours.shape != theirs.shape:
+        return f"ours has the shape {tuple(ours.shape)}, theirs {tuple(theirs.shape)}"
+    apart = (ours.double() - theirs.double()).abs().nan_to_num(nan=math.inf)
+    place = torch.unravel_index(apart.argmax(), apart.shape)
+    at = tuple(int(side) for side in place)
+    return f"at {at} ours is {float(ours[at]):.6g}, theirs {float(theirs[at]):.6g}"
 
 
-def compare(world: World, tolerance: float) -> Iterator[tuple[str, float, str]]:
-    """Name, largest difference and remark of every case, in the file's order; UserError where a tensor is unknown."""
-    names = [name for name in world.cases if name not in INPUTS]
-    if not names:
-        raise UserError(f"{world.file} holds inputs only: there is nothing to compare.")
-    double: World | None = None
-    for name in names:
-        with torch.inference_mode():
-            difference, remark = largest_difference(world.ours(name), world.cases[name]), ""
-            if difference > tolerance:
-                double = double or world.in_double()
-                again = largest_difference(double.ours(name), world.cases[name])
-                remark = f"{name}: {difference:.3g} in float32, {again:.3g} in float64"
-                difference = again
-        yield name, difference, remark
+class Comparison:
+    """Of a reference folder.
+
+    Args:
+        folder: the folder.
+        tolerance: None = TOLERANCE and, above it, what float32 makes of rounding errors.
+
+    Raises:
+        UserError: a tensor is unknown, none is a case, or the model that they ask for is not there.
+    """
+
+    def __init__(self, folder: Folder, tolerance: float | None) -> None:
+        self.folder, self.tolerance = folder, tolerance
+        self.cases = [(case, self._kind(case)) for case in self._parsed() if case.what not in INPUTS]
+        if not self.cases:
+            raise UserError(f"{folder.file} holds inputs only: there is nothing to compare.")
+        needs_model = any(isinstance(kind, Kind) for _, kind in self.cases)
+        self.world = World.read(folder.path) if needs_model else None
+        self.double: World | None = None
+
+    def _parsed(self) -> list[Case]:
+        return [Case.parse(self.folder, name) for name in self.folder.tensors]
+
+    def _kind(self, case: Case) -> Kind | Metric:
+        for kind in (*KINDS, *METRICS):
+            if kind.has(case):
+                return kind
+        raise UserError(
+            f"{self.folder.file} holds {case.name}, which is neither an input ({', '.join(INPUTS)}) nor a case that "
+            "can be recomputed: take it out."
+        )
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Of every case, in the file's order."""
+        for case, kind in self.cases:
+            try:
+                with torch.inference_mode():
+                    yield self._metric(case, kind) if isinstance(kind, Metric) else self._network(case, kind)
+            except UserError as error:
+                if str(error).startswith(str(self.folder.path)):
+                    raise
+                raise UserError(f"{self.folder.file}: {case.name}: {error}") from None
+
+    def notes(self) -> list[str]:
+        """What the folder speaks of and does not hold."""
+        return undeclared(self.folder, [case for case, kind in self.cases if "t0" in case.settings])
+
+    def _metric(self, case: Case, metric: Metric) -> Outcome:
+        ours, theirs = metric.tensor(case), self.folder.tensors[case.name]
+        # Figures have a unit of their own: FID may be 0.1 or 300.
+        bar = (TOLERANCE if self.tolerance is None else self.tolerance) * max(1.0, _largest(theirs))
+        return self._outcome(case, ours, theirs, bar)
+
+    def _network(self, case: Case, kind: Kind) -> Outcome:
+        assert self.world is not None
+        theirs = self.folder.tensors[case.name]
+        bar = TOLERANCE if self.tolerance is None else self.tolerance
+        ours = kind.compute(self.world, case)
+        outcome = self._outcome(case, ours, theirs, bar)
+        if not outcome.beyond:
+            return outcome
+        self.double = self.double or self.world.in_double()
+        exact = kind.compute(self.double, case)
+        if self.tolerance is None and ours.is_floating_point():
+            bar = max(bar, min(ROOM * largest_difference(ours, exact), MOST_ROUNDING * _largest(theirs)))
+        said = f"{outcome.difference:.3g} in float32, {largest_difference(exact, theirs):.3g} in float64, bar {bar:.3g}"
+        return self._outcome(case, exact, theirs, bar, f"{case.name}: {said}")
+
+    def _outcome(self, case: Case, ours: Tensor, theirs: Tensor, bar: float, remark: str = "") -> Outcome:
+        found = Outcome(case.name, largest_difference(ours, theirs), bar, remark)
+        if not found.beyond:
+            return found
+        said = remark or f"{case.name}: {found.difference:.3g}, bar {bar:.3g}"
+        return Outcome(case.name, found.difference, bar, f"{said}; {place_of(ours, theirs)}")
+
+
+def _largest(tensor: Tensor) -> float:
+    """Of the values that are finite, without sign; 0 where there are none."""
+    values = tensor.double().abs()
+    return float(values[values.isfinite()].max()) if bool(values.isfinite().any()) else 0.0
+
+
+def folders_of(paths: Sequence[Path]) -> list[Path]:
+    """The reference folders among ``paths`` and directly below them; UserError where one holds none."""
+    found: list[Path] = []
+    for path in paths:
+        below = [] if (path / CASES).is_file() else sorted(file.parent for file in path.glob(f"*/{CASES}"))
+        found += below or [path]
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,24 +191,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python tools/parity.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="with ldm.ckpt, config.json and cases.safetensors")
-    parser.add_argument("--tolerance", metavar="MAX", type=float, default=1e-4, help="default: 1e-4")
+    parser.add_argument(
+        "folders", metavar="DIR", type=Path, nargs="+", help="with ldm.ckpt, config.json and cases.safetensors"
+    )
+    parser.add_argument(
+        "--tolerance",
+        metavar="MAX",
+        type=float,
+        help=f"default: {TOLERANCE:g}, and more for rounding errors; for metrics, a share of figures above 1",
+    )
     arguments = parser.parse_args(argv)
+    tolerance: float | None = arguments.tolerance
     beyond = []
     try:
-        if not arguments.tolerance >= 0:
-            raise UserError(f"--tolerance {arguments.tolerance} is no bound: give 0 or more.")
-        for name, difference, remark in compare(open_world(arguments.folder), arguments.tolerance):
-            print(f"{name} {difference:.3g}", flush=True)
-            if remark:
-                print(remark, file=sys.stderr)
-            if difference > arguments.tolerance:
-                beyond.append(name)
+        if tolerance is not None and not tolerance >= 0:
+            raise UserError(f"--tolerance {tolerance} is no bound: give 0 or more.")
+        folders = folders_of(arguments.folders)
+        for path in folders:
+            comparison = Comparison(Folder.read(path), tolerance)
+            prefix = f"{path.name}/" if len(folders) > 1 else ""
+            for outcome in comparison.outcomes():
+                print(f"{prefix}{outcome.name} {outcome.difference:.3g}", flush=True)
+                if outcome.remark:
+                    print(f"{prefix}{outcome.remark}", file=sys.stderr)
+                if outcome.beyond:
+                    beyond.append(f"{prefix}{outcome.name}")
+            for note in comparison.notes():
+                print(note, file=sys.stderr)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     if beyond:
-        print(f"beyond {arguments.tolerance:g}: {', '.join(beyond)}", file=sys.stderr)
+        bar = TOLERANCE if tolerance is None else tolerance
+        print(f"beyond {bar:g}: {', '.join(beyond)}", file=sys.stderr)
     return 1 if beyond else 0
 
 
