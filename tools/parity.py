@@ -2,8 +2,8 @@
 
 A folder holds cases.safetensors, and ldm.ckpt and config.json unless all its cases are metrics; or it holds such
 folders. Sizes are those of the folder. The name of a case is any number of settings, in any order, and a result; a
-setting that it leaves out is looked for at the top of config.json, and is the product's default otherwise. Results and
-their inputs:
+setting that it leaves out is looked for at the top of config.json (not for metrics), and is the product's default
+otherwise. Results and their inputs:
 
   latent                                          image
   latent_quantized, code_indices, reconstruction  latent

@@ -1,8 +1,8 @@
 """A reference folder: its tensors, the settings of its cases, and the checks that both fit together.
 
 The name of a case is settings and a result, as in ``t0_500.gamma_3.steps_8.z_edit``: ``key_value`` and a dot, any
-number of them in any order, and what was computed. What the name leaves out is looked for at the top of
-``config.json``, but for metrics, and is the product's default otherwise. An input is looked for under the settings of the case first,
+number of them in any order, and what was computed. What the name leaves out is looked for at the top of ``config.json``
+(not for metrics) and is the product's default otherwise. An input is looked for under the settings of the case first,
 then by itself.
 """
 
