@@ -40,6 +40,18 @@ def build_unet(config: UnetConfig, condition: ConditionConfig, channels: int, si
     )
 
 
+class OneToken:
+    """Cross-attention to a single context token: the softmax over one key is 1, so queries and keys do nothing.
+
+    For frozen networks only: in training, weights without a gradient would be missed by those who count gradients.
+    """
+
+    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **unused: Any) -> Tensor:
+        """What attention gives every place, (B, 1, width), for ``encoder_hidden_states`` (B, 1, dim)."""
+        token: Tensor = attn.to_out[0](attn.to_v(encoder_hidden_states))
+        return token
+
+
 class Denoiser(nn.Module):
     """U-Net and label embedding: noisy latent, time and label -> predicted noise.
 
@@ -76,6 +88,14 @@ class Denoiser(nn.Module):
         """Compute activations again on the way back instead of keeping them: the same gradients in less memory."""
         unet: Any = self.unet
         unet.enable_gradient_checkpointing()
+
+    def tune(self) -> None:
+        """Make a frozen network faster, in place: the same function, rounded otherwise."""
+        unet: Any = self.unet
+        blocks = (block for block in unet.modules() if getattr(block, "attn2", None) is not None)
+        for block in blocks:
+            block.attn2.set_processor(OneToken())
+        unet.to(memory_format=torch.channels_last)
 
     def compile_unet(self, backend: str | Callable[..., Any]) -> None:
         """Run the U-Net by torch.compile from now on, in place: weights keep their names, copies are not compiled."""

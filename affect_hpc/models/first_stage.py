@@ -46,10 +46,19 @@ def encode_stored(model: VQModel, images: Tensor) -> Tensor:
     return encode(model, images).half()
 
 
-def decode(model: VQModel, latents: Tensor) -> Tensor:
-    """Latents -> images (B, 3, H, W), about [-1, 1]. Quantises first, as the thesis does (section 3.3)."""
-    images: Tensor = model.decode(latents).sample
-    return images
+def decode(model: VQModel, latents: Tensor, low_precision: bool = False) -> Tensor:
+    """Latents -> images (B, 3, H, W), about [-1, 1]. Quantises first, as the thesis does (section 3.3).
+
+    Args:
+        low_precision: decode in bfloat16; which codes are nearest is decided in the type of the latents all the same.
+    """
+    if not low_precision:
+        images: Tensor = model.decode(latents).sample
+        return images
+    codes = model.quantize(latents)[0]
+    with torch.autocast(latents.device.type, torch.bfloat16):
+        images = model.decode(codes, force_not_quantize=True).sample
+    return images.to(latents.dtype)
 
 
 def load(folder: Path) -> VQModel:

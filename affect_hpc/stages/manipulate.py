@@ -10,6 +10,7 @@ from torch import Tensor
 
 from affect_hpc.config.edit import MIXING, REFINEMENTS, Inverter
 from affect_hpc.config.stages import ManipulateConfig
+from affect_hpc.config.train import Precision
 from affect_hpc.core.blocks import own_blocks
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.hashing import canonical
@@ -96,7 +97,7 @@ class Editor:
     """
 
     def __init__(self, cfg: ManipulateConfig, encoding: Mapping[str, Any], ldm: Ldm, model: VQModel) -> None:
-        self.ldm, self.model = ldm, model
+        self.ldm, self.model, self.low_precision = ldm, model, cfg.precision is Precision.bf16
         self.path, self.predict = path_and_predictor(cfg, ldm)
         # The certificate's way back is the edit to a face's own emotion, where both passes have the same guidance.
         self.own_is_there = encoding["gamma"] == canonical(cfg.gamma)
@@ -125,7 +126,7 @@ class Editor:
         for used, pairs in by_inverter.items():
             latents |= dict(zip(pairs, self._decoded(block, used, pairs), strict=True))
         z = torch.stack([latents[pair] for pair in wanted])
-        faces = tensor_to_images(first_stage.decode(self.model, self.ldm.norm.restore(z)))
+        faces = tensor_to_images(first_stage.decode(self.model, self.ldm.norm.restore(z), self.low_precision))
         images = dict(zip(wanted, faces, strict=True))
         return {(row, name): images[row, target] for (row, name), target in label.items()}
 

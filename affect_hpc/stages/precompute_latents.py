@@ -77,6 +77,7 @@ def path_and_predictor(
     """The levels that a pass visits, and the guided network that it asks."""
     taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, ldm.diffusion.num_timesteps)
     path = ddim.Path(taus, alpha_bars(ldm.diffusion), cfg.end_level, cfg.time_input)
+    ldm.denoiser.tune()
     return path, guided(ldm.predictor(cfg.precision is Precision.bf16), cfg.gamma, ldm.condition.null_index)
 
 

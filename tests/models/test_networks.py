@@ -177,3 +177,24 @@ def test_half_precision_files_are_used_in_float32(model: first_stage.VQModel, tm
         torch.testing.assert_close(
             first_stage.encode(again, images), first_stage.encode(model, images), rtol=0.01, atol=0.01
         )
+
+
+def test_a_tuned_denoiser_is_the_same_function() -> None:
+    torch.manual_seed(0)
+    denoiser = Denoiser.build(UNET, CONDITION, 3, 8).eval()
+    arguments = torch.randn(4, 3, 8, 8), torch.tensor([3, 500, 20, 999]), torch.tensor([1, 8, 0, 3])
+    with torch.no_grad():
+        before = denoiser(*arguments)
+        denoiser.tune()
+        torch.testing.assert_close(denoiser(*arguments), before, rtol=1e-4, atol=1e-5)
+        # The label is still heard.
+        assert (denoiser(arguments[0], arguments[1], torch.tensor([2, 2, 2, 2])) - before).abs().amax() > 1e-4
+
+
+def test_decoding_in_low_precision_picks_the_same_codes(model: first_stage.VQModel) -> None:
+    with torch.no_grad():
+        latents = first_stage.encode(model, torch.rand(2, 3, 32, 32) * 2 - 1)
+        exact, rough = first_stage.decode(model, latents), first_stage.decode(model, latents, low_precision=True)
+    assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
+    # Rounding, about 1 / 256 of what is rounded; another code would be a blot as strong as the picture's own contrast.
+    assert float((rough - exact).std()) < 0.02 * float(exact.std())
