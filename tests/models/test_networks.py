@@ -196,5 +196,5 @@ def test_decoding_in_low_precision_picks_the_same_codes(model: first_stage.VQMod
         latents = first_stage.encode(model, torch.rand(2, 3, 32, 32) * 2 - 1)
         exact, rough = first_stage.decode(model, latents), first_stage.decode(model, latents, low_precision=True)
     assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
-    # Rounding, about 1 / 256 of what is rounded; another code would be a blot as strong as the picture's own contrast.
-    assert float((rough - exact).std()) < 0.02 * float(exact.std())
+    # Rounding. One other code of 64 would be a blot as strong as the picture's own contrast, 0.18 of it over the whole.
+    assert float((rough - exact).std()) < 0.08 * float(exact.std())
