@@ -23,7 +23,7 @@ from affect_hpc.data.images import FaceViews, ImageSet, LatentSet
 from affect_hpc.data.loader import Reader
 from affect_hpc.diffusion.objective import eps_error, q_sample
 from affect_hpc.diffusion.schedule import alpha_bars
-from affect_hpc.hpc import plans
+from affect_hpc.hpc import planner, plans
 from affect_hpc.losses.denoising import VALIDATION_SEED, draws
 from affect_hpc.models import first_stage
 from affect_hpc.models.ldm import LatentNorm, Ldm
@@ -274,8 +274,8 @@ def test_compiling_divided_weights_is_refused(config: TrainLdmConfig) -> None:
 
 
 def test_the_plan_feeds_images_instead_of_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "settle_perceptual", lambda name: "efficientnet_lite0")
-    monkeypatch.setattr(plans, "check_experts", lambda *names: None)
+    monkeypatch.setattr(planner, "settle_perceptual", lambda name: "efficientnet_lite0")
+    monkeypatch.setattr(planner, "check_experts", lambda *names: None)
     words = [f"store={tmp_path}", "use.first_stage=train", "use.ldm=train", "stages.encode_latents.flip=true"]
     points = collect(words) + collect([*words, "stages.train_ldm.latents_from=images"])
     _, (stored, encoded) = plans.plan(points)
