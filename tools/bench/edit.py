@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 
 from affect_hpc.config.compose import collect
 from affect_hpc.config.root import Config
@@ -87,7 +88,7 @@ class World:
         path, predict = precompute_latents.path_and_predictor(self.cfg.stages.manipulate, ldm)
         # As it was trained: attention whole, memory in the usual order.
         unet: Any = ldm.denoiser.unet
-        unet.set_default_attn_processor()
+        unet.set_attn_processor(AttnProcessor2_0())
         unet.to(memory_format=torch.contiguous_format)
         clean = ShardSet.open([self.folder / "clean"])
         for target in TARGETS:
