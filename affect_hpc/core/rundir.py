@@ -105,30 +105,30 @@ class PartDir:
         """Remember the job that will do, or does, this element."""
         write_json(self.path / "job.json", job)
 
+    def _told(self) -> dict[str, Any]:
+        """How often a job began (count), when the last one did (began), and what all before it took (spent)."""
+        return {"count": 0, "spent": 0.0, **(read_json_if_there(self.path / "attempts.json") or {})}
+
     def attempts(self) -> int:
         """How often a job has begun with this element."""
-        return int((read_json_if_there(self.path / "attempts.json") or {"count": 0})["count"])
+        return int(self._told()["count"])
 
     def spent(self) -> float:
         """Seconds of all attempts before the running one. Of one that was killed, up to its last sign of progress."""
-        return float((read_json_if_there(self.path / "attempts.json") or {}).get("spent", 0.0))
-
-    def _spent_until_now(self) -> float:
-        began = (read_json_if_there(self.path / "attempts.json") or {}).get("began")
-        if began is None or not self.progress.exists():
-            return self.spent()
-        return self.spent() + max(0.0, self.progress.stat().st_mtime - float(began))
+        return float(self._told()["spent"])
 
     def begin_attempt(self) -> None:
         """Count one attempt. In a file of its own: launcher and job write at the same time."""
         (self.path / "FAILED").unlink(missing_ok=True)
-        spent = self._spent_until_now()
-        write_json(self.path / "attempts.json", {"count": self.attempts() + 1, "spent": spent, "began": time.time()})
+        told, now = self._told(), time.time()
+        last = max(0.0, self.progress.stat().st_mtime - told.get("began", now)) if self.progress.exists() else 0.0
+        attempt = {"count": told["count"] + 1, "spent": told["spent"] + last, "began": now}
+        write_json(self.path / "attempts.json", attempt)
 
     def take_back_attempt(self) -> None:
         """Not count the last attempt, though its seconds: it was stopped, it did not fail."""
-        told = read_json_if_there(self.path / "attempts.json") or {}
-        write_json(self.path / "attempts.json", {**told, "count": max(0, self.attempts() - 1)})
+        told = self._told()
+        write_json(self.path / "attempts.json", {**told, "count": max(0, told["count"] - 1)})
 
     def finish(
         self, aside: Path, outcome: Outcome, seconds: float, circumstances: Mapping[str, Any] | None = None

@@ -1,6 +1,6 @@
 """What a run hangs on: every run before it and every input that no run made, as their folders tell."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from affect_hpc.config import terms
 from affect_hpc.core.errors import UserError
-from affect_hpc.core.hashing import digest
+from affect_hpc.core.hashing import digest, flat
 from affect_hpc.core.io import read_json, read_json_if_there
 from affect_hpc.core.rundir import RunDir
 
@@ -70,7 +70,8 @@ class Record:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Its settings, by dotted keys."""
-        return dict(_flat(OmegaConf.to_container(OmegaConf.load(self.run.path / "config.yaml"))))
+        config: Any = OmegaConf.to_container(OmegaConf.load(self.run.path / "config.yaml"))
+        return flat(config)
 
     @cached_property
     def _done(self) -> list[dict[str, Any]]:
@@ -135,11 +136,3 @@ def lineage(run: RunDir) -> tuple[list[Record], list[str]]:
 
     visit(Record(run))
     return list(found.values()), list(dict.fromkeys(gone))
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, child in value.items():
-            yield from _flat(child, f"{prefix}.{name}".strip("."))
-    else:
-        yield prefix, value

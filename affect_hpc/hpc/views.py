@@ -11,7 +11,7 @@ from typing import Any
 
 from affect_hpc.config.root import Config
 from affect_hpc.core.errors import UserError
-from affect_hpc.core.hashing import canonical
+from affect_hpc.core.hashing import canonical, flat
 from affect_hpc.core.io import append_line, read_json, write_json
 from affect_hpc.hpc import circumstances
 from affect_hpc.hpc.graph import Graph, Node
@@ -20,21 +20,9 @@ from affect_hpc.hpc.points import REPORTS
 
 def axes(configs: Sequence[Config]) -> list[str]:
     """One name per sweep point: the keys that differ between the points, with their values."""
-    flat = [
-        _flatten(canonical(replace(cfg, stages=type(cfg.stages)(), cluster=type(cfg.cluster)()))) for cfg in configs
-    ]
-    varied = [key for key in flat[0] if any(point.get(key) != flat[0][key] for point in flat)]
-    return [",".join(f"{key}={_plain(point[key])}" for key in varied) or "point" for point in flat]
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        key: item
-        for name, child in value.items()
-        for key, item in _flatten(child, f"{prefix}.{name}".strip(".")).items()
-    }
+    points = [flat(canonical(replace(cfg, stages=type(cfg.stages)(), cluster=type(cfg.cluster)()))) for cfg in configs]
+    varied = [key for key in points[0] if any(point.get(key) != points[0][key] for point in points)]
+    return [",".join(f"{key}={_plain(point[key])}" for key in varied) or "point" for point in points]
 
 
 def _plain(value: Any) -> str:

@@ -78,3 +78,8 @@ def varied(settings: Sequence[Setting]) -> list[str]:
 def told(settings: Sequence[Setting]) -> list[str]:
     """The axes by which people are told a setting: always the thesis' three, others where they differ."""
     return [*AXES[:3], *(axis for axis in varied(settings) if axis not in AXES[:3])]
+
+
+def plain(value: object) -> str:
+    """A setting as people read it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

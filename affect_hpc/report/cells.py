@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from affect_hpc.core.errors import UserError
+from affect_hpc.core.hashing import flat
 from affect_hpc.core.io import read_json
 from affect_hpc.report import thesis
 from affect_hpc.report.axes import Setting
@@ -63,8 +64,7 @@ def find(address: str, store: Path) -> Cell:
     point = _point(names[1], points)
     rows = _rows(view, point)
     row = _one_of(rows, names[2] if len(names) > 2 else "", "row", address)
-    figures = {**_figures(row.content)}
-    figure = _one_of(figures, "/".join(names[3:]), "figure", address)
+    figure = _one_of(_figures(row.content), "/".join(names[3:]), "figure", address)
     low_high = row.content.get("interval", {}).get(names[3])
     printed, differences = _beside(view, point, row, names[3])
     return Cell(
@@ -73,7 +73,7 @@ def find(address: str, store: Path) -> Cell:
         (low_high[0], low_high[1]) if low_high else None,
         row.content.get("n"),
         row.run,
-        _flat(row.settings),
+        flat(row.settings),
         row.judges,
         printed,
         differences,
@@ -134,7 +134,7 @@ def _beside(view: Path, point: Path, row: _Row, figure: str) -> tuple[float | No
     corpus = read_json(corpora[0])["data"] if corpora else {}
     if "kid_std" in row.content:
         printed = thesis.generation().get(row.content["name"], {}).get(figure)
-        return printed, of_generation(_flat(row.settings), row.judges, row.told["settings"], corpus)
+        return printed, of_generation(flat(row.settings), row.judges, row.told["settings"], corpus)
     if "y_target" not in row.content or row.settings["baseline"]:
         return None, []
     at = Setting.of(row.settings)
@@ -160,7 +160,7 @@ def _has(path: Path, folder: str, key: str, value: str) -> bool:
     """Whether a point has ``key=value`` in its name, or in its settings."""
     named = [part.partition("=")[::2] for part in folder.split(",")]
     settings = read_json(path / "reduce" / "out" / "metrics.json")["point"] if (path / "reduce/out").exists() else {}
-    known = {**_flat(settings), **dict(named)}
+    known = {**flat(settings), **dict(named)}
     return any(_same(str(own), value) for name, own in known.items() if name == key or name.endswith(f".{key}"))
 
 
@@ -175,13 +175,6 @@ def _one_of(known: Mapping[str, Any], name: str, what: str, address: str) -> Any
     if name not in known:
         raise UserError(f"{address!r} has {what} {name!r}: the valid ones are {_list(known)}; give {ADDRESS}.")
     return known[name]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
 
 
 def _list(names: Any) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from affect_hpc.report.axes import GENERATION
+from affect_hpc.report.axes import GENERATION, plain
 
 Difference = tuple[str, str]
 """(judge, data or protocol; a sentence)."""
@@ -79,7 +79,7 @@ def of_generation(
     found = [*_of_judges(judges), *_of_corpus(corpus)]
     for name, theirs in DRAWING.items():
         if settings[name] != theirs:
-            found.append(("protocol", f"{GENERATION[name]} {_plain(settings[name])}, the thesis' {_plain(theirs)}"))
+            found.append(("protocol", f"{GENERATION[name]} {plain(settings[name])}, the thesis' {plain(theirs)}"))
     if judging["real_per_class"] != 3750:
         some = judging["real_per_class"] or "all"
         found.append(("protocol", f"overall against {some} training faces of each emotion, the thesis' 3750"))
@@ -108,7 +108,3 @@ def by_kind(found: Sequence[Difference]) -> dict[str, list[str]]:
         for kind in KINDS
         if any(other == kind for other, _ in found)
     }
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,25 +11,19 @@ from typing import Any
 from PIL import Image
 
 from affect_hpc.core.emotions import EMOTIONS
+from affect_hpc.core.hashing import flat
 from affect_hpc.core.io import read_json
 from affect_hpc.data.images import ImageSet
 from affect_hpc.metrics.nearest import Neighbours
 from affect_hpc.report import thesis
 from affect_hpc.report.axes import GENERATION as AXES
+from affect_hpc.report.axes import plain
 from affect_hpc.report.furniture import text
 from affect_hpc.report.sheets import Cell, Column, contact_sheet
 
 FIGURES = ("fid", "kid", "precision", "recall")
 HEADS = {"fid": "FID", "kid": "KID × 1000", "precision": "precision", "recall": "recall"}
 DESCRIPTION = "generation.json"
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted keys."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
@@ -61,7 +55,7 @@ class Point:
 
     def told(self, axes: Sequence[str]) -> str:
         """Its settings on some axes, for people."""
-        return ", ".join(f"{AXES[axis]} {_plain(self.settings[axis])}" for axis in axes)
+        return ", ".join(f"{AXES[axis]} {plain(self.settings[axis])}" for axis in axes)
 
 
 def load_point(folder: Path) -> Point:
@@ -72,7 +66,7 @@ def load_point(folder: Path) -> Point:
 
 def varied(points: Sequence[Point]) -> list[str]:
     """The axes on which points differ; of one point, how it was drawn."""
-    found = [axis for axis in AXES if len({_plain(point.settings[axis]) for point in points}) > 1]
+    found = [axis for axis in AXES if len({plain(point.settings[axis]) for point in points}) > 1]
     return found or ["sampler.name", "sampler.num_steps", "sampler.eta", "sampler.gamma"]
 
 
@@ -165,7 +159,3 @@ def neighbours(drawn: ImageSet, corpus: ImageSet, found: Neighbours) -> Image.Im
         labels.append(EMOTIONS[int(drawn.shards.labels[place])])
     columns = [Column("drawn"), *(Column(f"{rank + 1}.", "nearest" if rank == 0 else "") for rank in range(found.k))]
     return contact_sheet(columns, labels, rows)
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

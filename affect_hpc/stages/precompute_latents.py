@@ -74,7 +74,7 @@ def encode(cfg: EncodeLatentsConfig, inputs: Inputs, place: Workplace, writer: S
 def path_and_predictor(
     cfg: InvertLatentsConfig | ManipulateConfig | InterpolateConfig, ldm: Ldm
 ) -> tuple[ddim.Path, Predict]:
-    """The levels that a pass visits, and the guided network that it asks."""
+    """The levels that a pass visits, and the guided network that it asks, which is tuned for it in place."""
     taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, ldm.diffusion.num_timesteps)
     path = ddim.Path(taus, alpha_bars(ldm.diffusion), cfg.end_level, cfg.time_input)
     ldm.denoiser.tune()
