@@ -8,6 +8,9 @@ from torch import Tensor
 
 from affect_hpc.config.model import FirstStageConfig
 
+CPU_BATCH = 4
+"""Latents that a CPU decodes at once: with more of them it waits for its memory."""
+
 
 def build(config: FirstStageConfig) -> VQModel:
     """A new first stage (VQGAN, Esser et al. 2021, as used by the thesis, section 4.3.2)."""
@@ -52,6 +55,11 @@ def decode(model: VQModel, latents: Tensor, low_precision: bool = False) -> Tens
     Args:
         low_precision: decode in bfloat16; which codes are nearest is decided in the type of the latents all the same.
     """
+    share = CPU_BATCH if latents.device.type == "cpu" else len(latents)
+    return torch.cat([_decode(model, some, low_precision) for some in torch.split(latents, share)])
+
+
+def _decode(model: VQModel, latents: Tensor, low_precision: bool) -> Tensor:
     if not low_precision:
         images: Tensor = model.decode(latents).sample
         return images

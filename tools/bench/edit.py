@@ -98,7 +98,8 @@ class World:
                 own = torch.tensor([clean[index].label for index in block])
                 z_t0 = ddim.encode(z, own, path, predict)
                 edited = ddim.decode(z_t0, torch.full_like(own, EMOTIONS.index(target)), path, predict)
-                tensor_to_images(first_stage.decode(model, torch.cat([edited, z])))
+                for side in (edited, z):
+                    tensor_to_images(model.decode(side).sample)
 
 
 def seconds(work: Callable[[], object]) -> float:
