@@ -68,7 +68,7 @@ def encoder(config: FirstStageConfig) -> Part:
 def decoder(config: FirstStageConfig) -> Part:
     model = first_stage.build(config)
     parts = (model.quantize, model.post_quant_conv, model.decoder)
-    return Part(lambda latents: first_stage.decode(model, latents), *parts)
+    return Part(lambda latents: model.decode(latents).sample, *parts)
 
 
 def latents(config: FirstStageConfig, side: int) -> Tensor:
