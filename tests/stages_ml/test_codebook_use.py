@@ -116,7 +116,8 @@ def test_revival_waits_for_quantisation(config: TrainVqganConfig, images: ImageS
 
 
 def test_micro_batches_revive_the_same_codes(config: TrainVqganConfig, images: ImageSet) -> None:
-    config = replace(config, revive_every=2)
+    # Gradients of squared errors vary with rounding errors as little as they do; those of absolute ones jump.
+    config = replace(config, revive_every=2, pixel_weight=0.0, mse_weight=1.0)
     whole = made(config, images)
     halves = made(replace(config, train=replace(config.train, micro_batch_size=4)), images)
     for step in range(2):

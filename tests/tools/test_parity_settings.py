@@ -56,10 +56,11 @@ def compare(
 
 
 def holds(said: Said, cases: dict[str, Tensor]) -> None:
-    """All cases were compared and are met."""
+    """All cases were compared and are met; values are in the hundreds where networks never saw a face."""
     code, lines, error = said
     assert code == 0 and set(lines) == set(cases) | {"latent"}, error
-    assert max(lines.values()) < 1e-4 and "speaks of" not in error
+    off = {name: lines[name] / max(1.0, float(tensor.detach().abs().max())) for name, tensor in cases.items()}
+    assert max(off.values()) < 1e-4 and lines["latent"] < 1e-4 and "speaks of" not in error
 
 
 @pytest.mark.parametrize("name", WORLDS)
