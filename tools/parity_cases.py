@@ -10,7 +10,7 @@ import torch
 from parity_folder import CASES, CHECKPOINT, CONFIG, Case, to_double
 from torch import Tensor
 
-from affect_hpc.config.edit import MIXING, REFINEMENTS, EndLevel, Inverter, Spacing, TimeInput
+from affect_hpc.config.edit import MIXING, REFINEMENTS, EndLevel, Inverter, Spacing, TimeInput, timesteps
 from affect_hpc.config.sampling import Sampler, SamplerConfig
 from affect_hpc.core.errors import UserError
 from affect_hpc.diffusion import ddim, inversion
@@ -126,7 +126,7 @@ class World:
             raise UserError(f"{case.folder.file}: t0_{said} is no level: there are {count}, counted from 0.")
         if steps > count:
             raise UserError(f"{case.folder.file}: {case.name} has {steps} steps, but there are {count} levels.")
-        taus = ddim.timesteps(case.word("spacing", spacing), steps, level, count)
+        taus = timesteps(case.word("spacing", spacing), steps, level, count)
         ends = case.word("end_level", EndLevel.first), case.word("time_input", TimeInput.next)
         return ddim.Path(taus, alpha_bars(self.model.diffusion), *ends)
 

@@ -6,7 +6,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from affect_hpc.config.checks import in_range, one_of
-from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
+from affect_hpc.config.edit import EndLevel, Spacing, TimeInput, timesteps
 from affect_hpc.config.fields import absent_if, transient, transient_part
 from affect_hpc.config.provenance import ProvenanceConfig
 from affect_hpc.config.sampling import SamplerConfig
@@ -97,13 +97,18 @@ class InterpolationConfig:
     batch_size: int = 4
     """Pairs that are computed together; fixed, so that no division into parts can change a bit."""
 
-    def check(self, num_timesteps: int) -> None:
-        """Raise UserError where a value is out of range for a process of ``num_timesteps`` levels."""
+    def check(self, num_timesteps: int, spacing: Spacing) -> None:
+        """Raise UserError where a value is out of range for a process of ``num_timesteps`` levels.
+
+        Args:
+            spacing: that of edits, which interpolation shares.
+        """
         in_range("interpolation.pairs", self.pairs, 1, MOST)
         in_range("interpolation.seed", self.seed, 0, 2**63 - 1)
         in_range("interpolation.num_points", self.num_points, 2, 1000)
         in_range("interpolation.t0", self.t0, 2, num_timesteps - 1)
         in_range("interpolation.num_steps", self.num_steps, 2, self.t0)
+        timesteps(spacing, self.num_steps, self.t0, num_timesteps, "interpolation")
         in_range("interpolation.gamma", self.gamma, 0, 100)
         in_range("interpolation.eta", self.eta, 0, 1)
         in_range("interpolation.batch_size", self.batch_size, 1, 100_000)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 
 from affect_hpc.config.checks import in_range, one_of
 from affect_hpc.config.train import Precision
@@ -24,6 +25,29 @@ class Spacing(Enum):
 
     linspace = "1, then evenly up to t0 (editing)"
     leading_plus_one = "every (T / N)-th, plus one (generation)"
+
+
+def timesteps(spacing: Spacing, num_steps: int, t0: int, num_timesteps: int, key: str = "edit") -> list[int]:
+    """The visited levels tau_1 < ... < tau_N, 0-based indices into alpha_bar (D-46).
+
+    linspace: 1, then int(j t0 / (N - 1)) for j = 1 .. N-1, ending at t0. leading_plus_one: every (T // S)-th index plus
+    one, where S = ``num_steps`` steps would cover all T levels, up to ``t0``.
+
+    Raises:
+        UserError: fewer than two levels, or two equal ones; ``key`` is where the settings stand.
+    """
+    if spacing is Spacing.linspace:
+        if num_steps < 2:
+            raise UserError(f"{key}.num_steps={num_steps} is too small: linspace spacing needs at least 2.")
+        taus = [1] + [int(j * t0 / (num_steps - 1)) for j in range(1, num_steps)]
+    else:
+        taus = [t + 1 for t in range(0, num_timesteps, num_timesteps // num_steps) if t + 1 <= t0]
+    if len(taus) < 2 or any(a >= b for a, b in pairwise(taus)):
+        raise UserError(
+            f"{key}.num_steps={num_steps} up to level {t0} with spacing={spacing.name} visits the levels "
+            f"{taus[:8]}..., which do not rise: choose fewer steps or a higher level."
+        )
+    return taus
 
 
 class EndLevel(Enum):
@@ -89,6 +113,7 @@ class EditConfig:
         in_range("edit.encode_gamma", self.resolved_encode_gamma(), 1, 100)
         in_range("edit.t0", self.t0, 2, num_timesteps - 1)
         in_range("edit.num_steps", self.num_steps, 2, self.t0)
+        timesteps(self.spacing, self.num_steps, self.t0, num_timesteps)
         in_range("edit.batch_size", self.batch_size, 1, 100_000)
         one_of("edit.precision", self.precision.name, ("fp32", "bf16"))
         in_range("edit.num_samples", self.num_samples, 0, 10_000_000)

@@ -63,7 +63,7 @@ class Config:
         self.edit.check(self.model.diffusion.num_timesteps)
         self.sampler.check("sampler", self.model.diffusion.num_timesteps)
         self.generation.check()
-        self.interpolation.check(self.model.diffusion.num_timesteps)
+        self.interpolation.check(self.model.diffusion.num_timesteps, self.edit.spacing)
         self.provenance.check()
         self.cluster.check()
         stages = self.stages

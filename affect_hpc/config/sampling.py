@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from affect_hpc.config.checks import in_range, one_of
-from affect_hpc.config.edit import Spacing
+from affect_hpc.config.edit import Spacing, timesteps
 from affect_hpc.config.train import Precision
 
 
@@ -40,6 +40,7 @@ class SamplerConfig:
     def check(self, key: str, num_timesteps: int) -> None:
         """Raise UserError where a value is out of range; ``key`` is where this config stands."""
         in_range(f"{key}.num_steps", self.num_steps, 2, num_timesteps)
+        timesteps(self.spacing, self.num_steps, num_timesteps - 1, num_timesteps, key)
         in_range(f"{key}.eta", self.eta, 0, 1)
         in_range(f"{key}.gamma", self.gamma, 0, 100)
         in_range(f"{key}.gamma_from", self.gamma_from, 0, 100_000)

@@ -14,6 +14,8 @@ from affect_hpc.config.model import ConditionConfig, DiscriminatorConfig, FirstS
 
 THERE_AND_BACK = 3
 """A training step costs three forward passes: the backward pass takes gradients of inputs and of weights."""
+UNET_CPU_BATCH, DECODER_CPU_BATCH = 16, 4
+"""Samples that a CPU takes at once where nothing is learnt: with more of them it waits for its memory."""
 
 
 def encoder_size(config: FirstStageConfig, side: int) -> Size:
@@ -181,6 +183,44 @@ def unet_size(
     walk.norm(first)
     walk.conv(first, channels, 3, side**2)
     walk.keep(wide=2 * first * side**2, narrow=first * side**2)
+    return walk.size()
+
+
+def classifier_size(channels: Sequence[int], in_channels: int, num_classes: int, side: int) -> Size:
+    """Classifier of noisy latents (models/classifier.py).
+
+    Args:
+        channels: width of each level.
+        in_channels: of the latents.
+        side: of the latents in px.
+    """
+    walk, first, area = Walk(), channels[0], side**2
+    time = 4 * first
+    walk.conv(first, time, 1, 1)
+    walk.conv(time, time, 1, 1)
+    walk.keep(wide=2 * time, narrow=first)
+    walk.conv(in_channels, first, 3, area)
+    walk.keep(narrow=in_channels * area)
+    before = first
+    for level, width in enumerate(channels):
+        lowest = level == len(channels) - 1
+        for _ in range(2):
+            walk.resnet(before, width, area, time)
+            before = width
+            if lowest:
+                walk.first_stage_attention(width, area)
+        if not lowest:
+            walk.keep(narrow=width * area)
+            side = -(-side // 2)
+            area = side**2
+            walk.conv(width, width, 3, area)
+    walk.resnet(before, before, area, time)
+    walk.first_stage_attention(before, area)
+    walk.resnet(before, before, area, time)
+    walk.norm(before)
+    walk.keep(wide=2 * before * area)
+    walk.conv(before, num_classes, 1, 1)
+    walk.keep(narrow=before)
     return walk.size()
 
 

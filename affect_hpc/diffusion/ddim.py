@@ -2,37 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
-from affect_hpc.core.errors import UserError
+from affect_hpc.config.edit import EndLevel, TimeInput
 from affect_hpc.diffusion.guidance import Predict
-
-
-def timesteps(spacing: Spacing, num_steps: int, t0: int, num_timesteps: int) -> list[int]:
-    """The visited levels tau_1 < ... < tau_N, 0-based indices into alpha_bar (D-46).
-
-    linspace: 1, then int(j t0 / (N - 1)) for j = 1 .. N-1, ending at t0. leading_plus_one: every (T // S)-th index plus
-    one, where S = ``num_steps`` steps would cover all T levels, up to ``t0``.
-
-    Raises:
-        UserError: fewer than two levels, or two equal ones.
-    """
-    if spacing is Spacing.linspace:
-        if num_steps < 2:
-            raise UserError(f"edit.num_steps={num_steps} is too small: linspace spacing needs at least 2.")
-        taus = [1] + [int(j * t0 / (num_steps - 1)) for j in range(1, num_steps)]
-    else:
-        taus = [t + 1 for t in range(0, num_timesteps, num_timesteps // num_steps) if t + 1 <= t0]
-    if len(taus) < 2 or any(a >= b for a, b in pairwise(taus)):
-        raise UserError(
-            f"edit.num_steps={num_steps} with edit.t0={t0} and edit.spacing={spacing.name} visits the levels "
-            f"{taus[:8]}..., which do not rise: choose fewer steps or a larger t0."
-        )
-    return taus
 
 
 @dataclass(frozen=True)

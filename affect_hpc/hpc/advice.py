@@ -30,7 +30,7 @@ def described(nodes: Sequence[Node], cluster: ClusterConfig) -> list[str]:
         return []
     largest = max(found, key=lambda one: one.total_memory)
     work = f"{amount(largest.parameters)} parameters, {_spread([one.flops for one in found])}FLOP"
-    work += " a sample forward" if largest.trains else " a face"
+    work += " a sample forward" if largest.trains else f" a {largest.sample}"
     total = sum(one.flops_run for one in found)
     if all(one.flops_run for one in found):
         work += f", {amount(total)}FLOP in all"

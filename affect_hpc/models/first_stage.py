@@ -7,9 +7,7 @@ from diffusers import VQModel
 from torch import Tensor
 
 from affect_hpc.config.model import FirstStageConfig
-
-CPU_BATCH = 4
-"""Latents that a CPU decodes at once: with more of them it waits for its memory."""
+from affect_hpc.config.sizes import DECODER_CPU_BATCH
 
 
 def build(config: FirstStageConfig) -> VQModel:
@@ -55,7 +53,7 @@ def decode(model: VQModel, latents: Tensor, low_precision: bool = False) -> Tens
     Args:
         low_precision: decode in bfloat16; which codes are nearest is decided in the type of the latents all the same.
     """
-    share = CPU_BATCH if latents.device.type == "cpu" else len(latents)
+    share = DECODER_CPU_BATCH if latents.device.type == "cpu" else len(latents)
     return torch.cat([_decode(model, some, low_precision) for some in torch.split(latents, share)])
 
 

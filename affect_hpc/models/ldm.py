@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from affect_hpc.config.model import ConditionConfig, DiffusionConfig, LatentConfig, LatentScale
+from affect_hpc.config.sizes import UNET_CPU_BATCH
 from affect_hpc.core.io import read_json, write_json
 from affect_hpc.models.denoiser import Denoiser
 
-CPU_BATCH = 16
-"""Samples that a CPU computes at once: with more of them it waits for its memory."""
 DESCRIPTION = "ldm.json"
 
 
@@ -81,7 +80,7 @@ class Ldm:
         """The denoiser as a function (z, t, label) -> noise in the type of z, in bfloat16 inside if so wished."""
 
         def predict(z: Tensor, t: Tensor, label: Tensor) -> Tensor:
-            share = CPU_BATCH if z.device.type == "cpu" else len(z)
+            share = UNET_CPU_BATCH if z.device.type == "cpu" else len(z)
             with torch.autocast(z.device.type, torch.bfloat16, enabled=low_precision):
                 shares = zip(*(torch.split(one, share) for one in (z, t, label)), strict=True)
                 eps = torch.cat([self.denoiser(*one) for one in shares])

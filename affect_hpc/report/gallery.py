@@ -15,7 +15,7 @@ from affect_hpc.report.axes import Setting
 from affect_hpc.report.sheets import Cell, Column, contact_sheet
 from affect_hpc.report.tables import Point, Sweep
 
-ORIGINAL = "png"
+ORIGINAL, RECONSTRUCTION = "png", "reconstruction.png"
 SOURCES_PER_EMOTION = 4
 Verdicts = Mapping[tuple[str, str], str]
 """(sample key, row) -> emotion seen by the judge"""
@@ -56,6 +56,15 @@ def choose(samples: Sequence[Entry], target: str, count: int) -> list[Entry]:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """A column of edited faces."""
+
+    head: Column
+    point: Point
+    target: str
+
+
+@dataclass(frozen=True)
 class Gallery:
     """The images behind a report."""
 
@@ -69,7 +78,6 @@ class Gallery:
         """Name of the sheet -> (target emotion, sheet): one per target and setting of the axes that were not swept."""
         panels = sweep.panels()
         sheets = {}
-        baseline = load_verdicts(sweep.baseline)
         verdicts = {point.setting: load_verdicts(point) for point in sweep.points}
         for target in sweep.targets():
             for title, points in panels.items():
@@ -80,39 +88,40 @@ class Gallery:
                     else f"{target}_{title.replace(' ', '-').replace(',', '').replace('₀', '0')}"
                 )
                 if own:
-                    sheets[name] = (target, self._sheet(target, own, sweep.axis, verdicts, baseline))
+                    edits = [
+                        Edit(Column(point.setting.text(sweep.axis), f"edited: {target}"), point, target)
+                        for point in own
+                    ]
+                    sheets[name] = (target, self._sheet(edits, target, sweep.baseline, verdicts))
         return sheets
 
+    def every_target(self, sweep: Sweep, point: Point) -> Image.Image:
+        """Faces of different labels, each edited to every target at one point (the thesis' Fig. 4.5)."""
+        edits = [Edit(Column(target, "edited"), point, target) for target in point.targets()]
+        return self._sheet(edits, "", sweep.baseline, {point.setting: load_verdicts(point)})
+
     def _sheet(
-        self, target: str, points: Sequence[Point], axis: str, verdicts: Mapping[Setting, Verdicts], baseline: Verdicts
+        self, edits: Sequence[Edit], target: str, baseline: Point | None, verdicts: Mapping[Setting, Verdicts]
     ) -> Image.Image:
-        member = f"{target}.png"
-        shards = [self.edits[point.setting] for point in points]
+        """Faces that do not show ``target`` yet, as they were and edited; with the true face, where there is one."""
+        shards = [self.edits[edit.point.setting] for edit in edits]
         shown = [sample for sample in self.originals if all(sample.key in edited for edited in shards)]
         chosen = choose(shown, target, self.faces)
-        truth = f"truth_{target}.png"
-        with_truth = all(truth in sample.members for sample in chosen)
-        columns = [Column("original"), Column("reconstruction", "first stage only")]
-        columns += [Column(point.setting.text(axis), f"edited: {target}") for point in points]
+        truth, unedited = f"truth_{target}.png", load_verdicts(baseline)
+        with_truth = bool(target) and all(truth in sample.members for sample in chosen)
+        columns = [Column("original"), Column("reconstruction", "first stage only"), *(edit.head for edit in edits)]
         columns += [Column("rendered", f"the true {target} face")] if with_truth else []
         rows = []
         for sample in chosen:
-            label = EMOTIONS[sample.label]
+            key, label = sample.key, EMOTIONS[sample.label]
             cells = [
-                _cell(self.originals, sample.key, ORIGINAL, baseline.get((sample.key, "unedited"), ""), label),
-                _cell(
-                    self.reconstructions,
-                    sample.key,
-                    "reconstruction.png",
-                    baseline.get((sample.key, "reconstruction"), ""),
-                    label,
-                ),
+                _cell(self.originals, key, ORIGINAL, unedited.get((key, "unedited"), ""), label),
+                _cell(self.reconstructions, key, RECONSTRUCTION, unedited.get((key, "reconstruction"), ""), label),
             ]
-            for point, edited in zip(points, shards, strict=True):
-                cells.append(
-                    _cell(edited, sample.key, member, verdicts[point.setting].get((sample.key, target), ""), target)
-                )
-            cells += [_cell(self.originals, sample.key, truth, "", target)] if with_truth else []
+            for edit, edited in zip(edits, shards, strict=True):
+                seen = verdicts[edit.point.setting].get((key, edit.target), "")
+                cells.append(_cell(edited, key, f"{edit.target}.png", seen, edit.target))
+            cells += [_cell(self.originals, key, truth, "", target)] if with_truth else []
             rows.append(cells)
         return contact_sheet(columns, [EMOTIONS[sample.label] for sample in chosen], rows)
 

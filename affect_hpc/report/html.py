@@ -12,7 +12,7 @@ from affect_hpc.report.furniture import Section, document, notes, picture, runs,
 from affect_hpc.report.headline import cards
 from affect_hpc.report.html_tables import comparison, every_row, judges_table
 from affect_hpc.report.plots import perceptual_name
-from affect_hpc.report.tables import Point, Sweep
+from affect_hpc.report.tables import Point, Sweep, best_point
 
 CAPTIONS: Mapping[str, str] = {
     "accuracy": "Share of edited faces in which the judge sees the wanted emotion.",
@@ -32,8 +32,10 @@ class SweepPictures:
     """The pictures of one sweep."""
 
     sweep: Sweep
+    together: Mapping[str, tuple[str, str]]
+    """Name -> target emotions and data URI, of sheets with all targets at the setting of highest accuracy."""
     sheets: Mapping[str, tuple[str, str]]
-    """Name -> target emotion and data URI."""
+    """The same of sheets with one target."""
     plots: Mapping[str, str]
     """File stem -> data URI."""
 
@@ -74,6 +76,7 @@ def _faces(pictures: Pictures) -> str:
     first = pictures.sweeps[0].sweep
     return (
         f'<p class="soft">{text(_faces_text(first))}</p>'
+        + "".join(_together(entry) for entry in pictures.sweeps)
         + "".join(_tabs(entry, i) for i, entry in enumerate(pictures.sweeps))
         + "<h3>The corpus</h3>"
         + picture(pictures.sources, "validation faces of each emotion", "sheets/sources.png")
@@ -125,6 +128,16 @@ def _faces_text(sweep: Sweep) -> str:
     if sweep.has("psnr_truth"):
         told += " The last column is no edit: it is the same person drawn with the wanted expression."
     return told
+
+
+def _together(entry: SweepPictures) -> str:
+    best = best_point(entry.sweep)
+    at = ", ".join(map(best.setting.text, entry.sweep.told))
+    shown = "".join(
+        picture(uri, f"faces edited to {targets}", f"sheets/{stem}.png")
+        for stem, (targets, uri) in entry.together.items()
+    )
+    return f'<figcaption class="setting">{text(f"every target at {at}, where accuracy is highest")}</figcaption>{shown}'
 
 
 def _tabs(entry: SweepPictures, number: int) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from affect_hpc.config.drawing import GenerateConfig
+from affect_hpc.config.edit import timesteps
 from affect_hpc.config.train import Precision
 from affect_hpc.core.blocks import own_blocks
 from affect_hpc.core.emotions import EMOTIONS
@@ -97,7 +98,7 @@ class Drawing:
     ) -> None:
         self.cfg, self.ldm, self.device = cfg, ldm, device
         count = ldm.diffusion.num_timesteps
-        taus = ddim.timesteps(cfg.sampler.spacing, cfg.sampler.num_steps, count - 1, count)
+        taus = timesteps(cfg.sampler.spacing, cfg.sampler.num_steps, count - 1, count)
         self.path = ddim.Path(taus, alpha_bars(ldm.diffusion))
         self.solve = sampler(cfg.sampler)
         self.predict = self._predictor(log_prob)

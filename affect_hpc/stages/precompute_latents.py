@@ -7,7 +7,7 @@ from diffusers import VQModel
 from torch import Tensor
 
 from affect_hpc.config.drawing import InterpolateConfig
-from affect_hpc.config.edit import Inverter
+from affect_hpc.config.edit import Inverter, timesteps
 from affect_hpc.config.stages import EncodeLatentsConfig, InvertLatentsConfig, ManipulateConfig
 from affect_hpc.config.train import Precision
 from affect_hpc.core.blocks import own_blocks
@@ -75,7 +75,7 @@ def path_and_predictor(
     cfg: InvertLatentsConfig | ManipulateConfig | InterpolateConfig, ldm: Ldm
 ) -> tuple[ddim.Path, Predict]:
     """The levels that a pass visits, and the guided network that it asks, which is tuned for it in place."""
-    taus = ddim.timesteps(cfg.spacing, cfg.num_steps, cfg.t0, ldm.diffusion.num_timesteps)
+    taus = timesteps(cfg.spacing, cfg.num_steps, cfg.t0, ldm.diffusion.num_timesteps)
     path = ddim.Path(taus, alpha_bars(ldm.diffusion), cfg.end_level, cfg.time_input)
     ldm.denoiser.tune()
     return path, guided(ldm.predictor(cfg.precision is Precision.bf16), cfg.gamma, ldm.condition.null_index)

@@ -23,6 +23,9 @@ from affect_hpc.stages.marking import Marker, name_of
 
 log = logging.getLogger(__name__)
 
+EVERY_TARGET = "every_target"
+"""Name of the sheet that shows all targets beside each other."""
+
 
 def run(cfg: ReportConfig, inputs: Inputs, place: Workplace) -> Outcome:
     """Reads: tables, edits, reconstruction, shards; for their figures alone referee, first_stage, ldm.
@@ -55,14 +58,19 @@ def run(cfg: ReportConfig, inputs: Inputs, place: Workplace) -> Outcome:
         tail = f"_{sweep.judge}" if i else ""
         plots = {stem + tail: content for stem, content in all_plots(sweep).items()}
         sheets = {name + tail: sheet for name, sheet in gallery.target_sheets(sweep).items()}
+        best = best_point(sweep)
+        every = {EVERY_TARGET + tail: (", ".join(best.targets()), gallery.every_target(sweep, best))}
         for stem, content in plots.items():
             write_bytes(place.out / "plots" / f"{stem}.png", content)
-        for name, (target, sheet) in sheets.items():
+        for name, (target, sheet) in {**every, **sheets}.items():
             marked = marker.png(png_bytes(sheet), _facts(cfg, inputs, name, target))
             write_bytes(place.out / "sheets" / f"{name}.png", marked)
-        shown = {name: (target, data_uri(jpeg_bytes(sheet), "jpeg")) for name, (target, sheet) in sheets.items()}
+        shown, together = (
+            {name: (target, data_uri(jpeg_bytes(sheet), "jpeg")) for name, (target, sheet) in some.items()}
+            for some in (sheets, every)
+        )
         figures = {stem: data_uri(content, "png") for stem, content in plots.items()}
-        pictures.sweeps.append(html.SweepPictures(sweep, shown, figures))
+        pictures.sweeps.append(html.SweepPictures(sweep, together, shown, figures))
     known = facts.gather(inputs.roles)
     corpus = read_json(inputs.many("shards")[0] / "manifest.json")["data"]
     write_text(place.out / "index.html", html.page(cfg.title, points, pictures, known, corpus))

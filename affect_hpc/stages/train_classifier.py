@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from affect_hpc.config.drawing import TrainClassifierConfig
+from affect_hpc.config.sizes import THERE_AND_BACK, classifier_size
 from affect_hpc.core.blocks import blocks
 from affect_hpc.core.rundir import Inputs, Outcome, Workplace
 from affect_hpc.data.batches import TrainingData
@@ -49,8 +50,10 @@ class ClassifierTask:
         return {"classifier": self.engine}
 
     def flops_per_sample(self) -> float:
-        """Not counted."""
-        return 0.0
+        """There and back through the network."""
+        channels, side = self.source.shape[:2]
+        size = classifier_size(self.cfg.channels, channels, self.ldm.condition.num_classes, side)
+        return 2.0 * THERE_AND_BACK * size.macs
 
     def averages(self) -> Mapping[str, Ema]:
         """None."""

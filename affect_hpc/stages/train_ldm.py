@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from affect_hpc.config.edit import Spacing
+from affect_hpc.config.edit import Spacing, timesteps
 from affect_hpc.config.model import LatentScale
 from affect_hpc.config.sizes import THERE_AND_BACK, unet_size
 from affect_hpc.config.stages import CompileBackend, DropoutUnit, LatentsFrom, TrainLdmConfig
@@ -221,7 +221,7 @@ class LdmTask:
         shape = (len(labels), *self.source.shape)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(SAMPLE_SEED))
         highest = cfg.diffusion.num_timesteps - 1
-        path = ddim.Path(ddim.timesteps(Spacing.linspace, SAMPLE_STEPS, highest, highest + 1), self.alpha_bar)
+        path = ddim.Path(timesteps(Spacing.linspace, SAMPLE_STEPS, highest, highest + 1), self.alpha_bar)
         z = ddim.decode(noise.to(self.device), labels, path, self.averaged)
         faces = first_stage.decode(self.source.model, self.norm.restore(z)).float().clamp(-1, 1)
         return {"samples": (make_grid(faces, nrow=SAMPLES_PER_CLASS) + 1) / 2}

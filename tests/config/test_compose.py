@@ -11,6 +11,7 @@ import pytest
 
 from affect_hpc.config.cluster import ExecutorName
 from affect_hpc.config.compose import CONFIG_FOLDER, collect
+from affect_hpc.config.edit import Spacing
 from affect_hpc.config.root import Config
 from affect_hpc.core.emotions import TARGETS
 from affect_hpc.core.errors import UserError
@@ -176,6 +177,9 @@ def test_a_wrong_word_is_answered_in_one_sentence(word: str, told: list[str]) ->
         ("edit.gamma", 0.5, "edit.gamma=0.5 is out of range: give a value from 1 to 100."),
         ("edit.encode_gamma", "some", "edit.encode_gamma='some' is unknown: give 'same' or a number from 1 to 100."),
         ("edit.num_steps", 501, "edit.num_steps=501 is out of range: give a value from 2 to 500."),
+        ("edit.t0", 60, "edit.num_steps=40 up to level 60 with spacing=linspace visits the levels [1, 1, 3,"),
+        ("edit.num_steps", 400, "edit.num_steps=400 up to level 500 with spacing=linspace visits the levels [1, 1, 2,"),
+        ("interpolation.t0", 20, "interpolation.num_steps=20 up to level 20 with spacing=linspace visits"),
         ("edit.targets", ["joy"], "edit.targets='joy' is unknown: the valid values are neutral, happy, sad,"),
         ("edit.targets", [], "edit.targets is empty: give a list out of neutral, happy,"),
         ("edit.targets", ["sad", "sad"], "names an emotion twice"),
@@ -197,6 +201,12 @@ def test_a_value_out_of_range_is_answered_in_one_sentence(base: Config, key: str
     message = str(caught.value)
     assert told in message
     assert "\n" not in message and message.endswith(".")
+
+
+def test_levels_of_a_sampler_that_do_not_rise_are_refused(base: Config) -> None:
+    base.sampler.num_steps, base.sampler.spacing = 600, Spacing.linspace
+    with pytest.raises(UserError, match=r"sampler\.num_steps=600 up to level 999 with spacing=linspace visits"):
+        base.check()
 
 
 def test_an_unknown_stage_is_answered_with_all_stages(base: Config) -> None:

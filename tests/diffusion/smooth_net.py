@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from affect_hpc.config.edit import Spacing
+from affect_hpc.config.edit import Spacing, timesteps
 from affect_hpc.config.model import DiffusionConfig
-from affect_hpc.diffusion.ddim import Path, timesteps
+from affect_hpc.diffusion.ddim import Path
 from affect_hpc.diffusion.guidance import Predict, guided
 from affect_hpc.diffusion.schedule import alpha_bars
 

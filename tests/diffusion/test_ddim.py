@@ -5,7 +5,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from affect_hpc.config.edit import EndLevel, Spacing, TimeInput
+from affect_hpc.config.edit import EndLevel, Spacing, TimeInput, timesteps
 from affect_hpc.config.model import DiffusionConfig
 from affect_hpc.core.errors import UserError
 from affect_hpc.diffusion import ddim
@@ -16,7 +16,7 @@ TWENTY = [1, 26, 52, 78, 105, 131, 157, 184, 210, 236, 263, 289, 315, 342, 368, 
 
 
 def linspace(steps: int, t0: int = 500) -> list[int]:
-    return ddim.timesteps(Spacing.linspace, steps, t0, 1000)
+    return timesteps(Spacing.linspace, steps, t0, 1000)
 
 
 def test_golden_linspace_timesteps() -> None:
@@ -27,14 +27,14 @@ def test_golden_linspace_timesteps() -> None:
 
 
 def test_golden_leading_plus_one_timesteps() -> None:
-    spaced = [ddim.timesteps(Spacing.leading_plus_one, steps, 999, 1000) for steps in (8, 200, 500)]
+    spaced = [timesteps(Spacing.leading_plus_one, steps, 999, 1000) for steps in (8, 200, 500)]
     assert spaced[0] == [1, 126, 251, 376, 501, 626, 751, 876]
     assert (spaced[1][:2], spaced[1][-1]) == ([1, 6], 996)
     assert (spaced[2][:2], spaced[2][-1], len(spaced[2])) == ([1, 3], 999, 500)
 
 
 def test_leading_plus_one_ends_at_t0() -> None:
-    assert ddim.timesteps(Spacing.leading_plus_one, 8, 500, 1000) == [1, 126, 251, 376]
+    assert timesteps(Spacing.leading_plus_one, 8, 500, 1000) == [1, 126, 251, 376]
 
 
 @pytest.mark.parametrize(("steps", "t0"), [(1, 500), (12, 5)])
@@ -91,7 +91,7 @@ def test_one_step_by_hand() -> None:
 def test_gaussian_data_keep_their_law() -> None:
     """For data N(0, s^2) the best prediction is known; fine DDIM steps then carry one variance to the other."""
     spread = 0.6
-    path = ddim.Path(ddim.timesteps(Spacing.linspace, 500, 999, 1000), ALPHA_BAR, EndLevel.clean)
+    path = ddim.Path(timesteps(Spacing.linspace, 500, 999, 1000), ALPHA_BAR, EndLevel.clean)
 
     def predict(z: Tensor, t: Tensor, label: Tensor) -> Tensor:
         a = float(ALPHA_BAR[t[0]])
@@ -117,7 +117,7 @@ def test_sampling_agrees_with_diffusers_where_both_are_defined() -> None:
         timestep_spacing="leading",
     )
     theirs.set_timesteps(8)
-    taus = ddim.timesteps(Spacing.leading_plus_one, 8, 999, 1000)
+    taus = timesteps(Spacing.leading_plus_one, 8, 999, 1000)
     assert theirs.timesteps.tolist() == taus[::-1]
     path, recorder = ddim.Path(taus, ALPHA_BAR), Recorder()
     label = torch.tensor([0])

@@ -7,7 +7,7 @@ from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
 from gaussian_world import FINEST, SMOOTH, even_path, orders, some, world
 from torch import Tensor
 
-from affect_hpc.config.edit import EndLevel, Spacing
+from affect_hpc.config.edit import EndLevel, Spacing, timesteps
 from affect_hpc.config.model import DiffusionConfig
 from affect_hpc.config.sampling import Sampler, SamplerConfig
 from affect_hpc.diffusion import ddim, sampling
@@ -45,7 +45,7 @@ def test_second_order_pays_on_the_projects_own_schedule_and_levels(steps: int) -
     data = world(ALPHA_BAR)
 
     def error(solver: Solver) -> float:
-        path = ddim.Path(ddim.timesteps(Spacing.leading_plus_one, steps, 999, 1000), ALPHA_BAR)
+        path = ddim.Path(timesteps(Spacing.leading_plus_one, steps, 999, 1000), ALPHA_BAR)
         exact = data.flow(z, label, path.level(len(path.taus) - 1), path.level(-1))
         return float((solver(z, label, path, data, silent) - exact).abs().max())
 
@@ -65,7 +65,7 @@ def test_the_posterior_is_the_textbook_one_at_every_level() -> None:
 
 
 @pytest.mark.parametrize("end_level", EndLevel)
-@pytest.mark.parametrize("taus", [range(1000), ddim.timesteps(Spacing.leading_plus_one, 25, 999, 1000)])
+@pytest.mark.parametrize("taus", [range(1000), timesteps(Spacing.leading_plus_one, 25, 999, 1000)])
 def test_eta_one_is_ancestral_sampling(taus: range | list[int], end_level: EndLevel) -> None:
     z, label = some(4)
     path, noise = ddim.Path(taus, ALPHA_BAR, end_level), SampleNoise(0, range(4), z.shape[1:])
@@ -80,7 +80,7 @@ def test_samples_of_gaussian_data_have_its_law(solver: Solver, steps: int) -> No
     """Fresh noise of the posterior's variance leaves narrow data a few percent too narrow."""
     data, count = world(ALPHA_BAR), 6000
     label = torch.ones(count, dtype=torch.int64)
-    path = ddim.Path(ddim.timesteps(Spacing.leading_plus_one, steps, 999, 1000), ALPHA_BAR, EndLevel.clean)
+    path = ddim.Path(timesteps(Spacing.leading_plus_one, steps, 999, 1000), ALPHA_BAR, EndLevel.clean)
     source = torch.Generator().manual_seed(0)
     z = torch.randn(count, 2, 1, 2, generator=source, dtype=torch.float64)
     made = solver(z, label, path, data, lambda k: torch.randn(z.shape, generator=source, dtype=torch.float64))
@@ -103,7 +103,7 @@ def test_fresh_noise_has_the_posteriors_variance() -> None:
 
 def test_eta_zero_is_the_deterministic_pass() -> None:
     z, label = some(3)
-    path = ddim.Path(ddim.timesteps(Spacing.linspace, 10, 500, 1000), ALPHA_BAR)
+    path = ddim.Path(timesteps(Spacing.linspace, 10, 500, 1000), ALPHA_BAR)
     data = world(ALPHA_BAR)
     assert torch.equal(sampling.ddim(0.0)(z, label, path, data, silent), ddim.decode(z, label, path, data))
 
@@ -141,7 +141,7 @@ def test_dpm_solver_agrees_with_diffusers(steps: int, end: str, end_level: EndLe
 def test_plms_agrees_with_diffusers(steps: int) -> None:
     theirs = PNDMScheduler(1000, **SCHEDULE, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False)
     theirs.set_timesteps(steps)
-    taus = ddim.timesteps(Spacing.leading_plus_one, steps, 999, 1000)
+    taus = timesteps(Spacing.leading_plus_one, steps, 999, 1000)
     assert sorted(set(theirs.timesteps.tolist())) == taus
     z, label = some(2)
     data, expected = world(ALPHA_BAR), z

@@ -23,6 +23,7 @@ from affect_hpc.config.model import ConditionConfig, DiscriminatorConfig, FirstS
 from affect_hpc.experts.efficientnet import EfficientNetLite0
 from affect_hpc.experts.referee import Trunk
 from affect_hpc.models import first_stage
+from affect_hpc.models.classifier import NoisyLatentClassifier
 from affect_hpc.models.denoiser import Denoiser, build_unet, count_parameters
 from affect_hpc.models.discriminator import PatchDiscriminator
 
@@ -40,6 +41,7 @@ UNETS = {
     "sides that do not halve": (UnetConfig([16, 32, 48], 2, 8, 16, [0]), 32, 12),
 }
 DISCRIMINATORS = [(DiscriminatorConfig(), 64), (DiscriminatorConfig(16, 2), 48), (DiscriminatorConfig(16, 4), 64)]
+CLASSIFIERS = [([32, 64], 16, 8, 16), ([16, 32, 48], 16, 5, 12), ([32], 8, 3, 8)]
 TRUNKS = [([24, 48, 96, 128, 128], 8, 64), ([8, 16, 16], 128, 32)]
 
 
@@ -112,6 +114,14 @@ def cases() -> dict[str, Case]:
             lambda channels=channels, outputs=outputs, side=side: (
                 Trunk(channels, outputs),
                 (torch.randn(BATCH, 3, side, side),),
+            ),
+        )
+    for widths, heads, classes, side in CLASSIFIERS:
+        found[f"classifier {side}"] = (
+            sizes.classifier_size(widths, 3, classes, side),
+            lambda widths=widths, heads=heads, classes=classes, side=side: (
+                NoisyLatentClassifier(3, widths, heads, classes),
+                (torch.randn(BATCH, 3, side, side), torch.zeros(BATCH, dtype=torch.int64)),
             ),
         )
     return found

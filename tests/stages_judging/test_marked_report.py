@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
-from judging_world import GAMMAS, World, reported, tables_of
+from judging_world import GAMMAS, TARGETS, World, reported, tables_of
 
 from affect_hpc.config.provenance import ProvenanceConfig
 from affect_hpc.core.io import manifest_of
 from affect_hpc.core.marks import manifest_without_marks
 from affect_hpc.data.provenance import read_mark
+from affect_hpc.stages.report import EVERY_TARGET
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def test_sheets_of_edits_are_marked_and_those_of_real_faces_are_not(world: World
             assert found is None
             continue
         assert found is not None and found.valid and not found.trusted and found.facts is not None
-        assert found.facts["edited"] and found.facts["settings"] == {"target": sheet.stem, "sweep": "toy <sweep>"}
+        target = ", ".join(TARGETS) if sheet.stem == EVERY_TARGET else sheet.stem
+        assert found.facts["edited"] and found.facts["settings"] == {"target": target, "sweep": "toy <sweep>"}
         assert found.facts["model"].count("manipulate/") == len(GAMMAS)
     assert all(read_mark(plot.read_bytes(), "png") is None for plot in (marked / "plots").iterdir())
 

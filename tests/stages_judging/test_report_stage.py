@@ -17,6 +17,7 @@ from affect_hpc.core.io import read_json
 from affect_hpc.metrics.suite import Judges
 from affect_hpc.report import sheets
 from affect_hpc.report.tables import load_points
+from affect_hpc.stages.report import EVERY_TARGET
 
 HEAD = (
     "judge,y_target,t0,ddim_steps,gamma,psnr,ssim,lpips,csim,target_accuracy,pred_neutral,pred_happy,pred_sad,"
@@ -140,6 +141,21 @@ def test_sheet_shows_original_reconstruction_edits_and_truth(toy: Reported) -> N
     for j, image in enumerate(expected):
         place = (left + j * (128 + sheets.GAP) + 4, top + 4)
         assert sheet.getpixel(place) == tuple(int(level) for level in image[1, 1])
+
+
+def test_a_sheet_shows_every_target_where_accuracy_is_highest(toy: Reported) -> None:
+    rows = [row for row in rows_of(toy.out) if row["y_target"] == "mean"]
+    means = {float(row["gamma"]): float(row["target_accuracy"]) for row in rows}
+    best = max(means, key=lambda gamma: (means[gamma], -gamma))
+    told = f"every target at γ {best:g}, t₀ 500, 40 steps, where accuracy is highest"
+    assert told in (toy.out / "index.html").read_text()
+    with Image.open(toy.out / f"sheets/{EVERY_TARGET}.png") as opened:
+        sheet = opened.convert("RGB")
+    assert sheet.width == 2 * sheets.MARGIN + sheets.LABEL + (2 + len(TARGETS)) * (128 + sheets.GAP) - sheets.GAP
+    left, top = sheets.MARGIN + sheets.LABEL, sheets.MARGIN + sheets.HEAD
+    for j, target in enumerate(TARGETS):
+        place = (left + (2 + j) * (128 + sheets.GAP) + 4, top + 4)
+        assert sheet.getpixel(place) == tuple(int(level) for level in face(0, target, 8.0 * best)[1, 1])
 
 
 def test_photographs_get_no_truth_column(world: World) -> None:

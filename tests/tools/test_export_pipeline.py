@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from affect_hpc.config import terms
-from affect_hpc.config.edit import Spacing
+from affect_hpc.config.edit import Spacing, timesteps
 from affect_hpc.config.model import DiffusionConfig
 from affect_hpc.core.io import read_json, write_json, write_text
 from affect_hpc.diffusion import ddim
@@ -97,7 +97,7 @@ def exported(run: Path, tool: ModuleType, tmp_path_factory: pytest.TempPathFacto
 
 @torch.no_grad()
 def our_latents(ldm: Ldm, noise: Tensor, gamma: float) -> Tensor:
-    taus = ddim.timesteps(Spacing.leading_plus_one, STEPS, 999, 1000)
+    taus = timesteps(Spacing.leading_plus_one, STEPS, 999, 1000)
     predict = guided(ldm.predictor(low_precision=False), gamma, 8)
     return ldm.norm.restore(
         ddim.decode(noise, torch.tensor(LABELS), ddim.Path(taus, alpha_bars(ldm.diffusion)), predict)
@@ -144,7 +144,7 @@ def test_stock_classes_open_the_parts(exported: Path, model: Model) -> None:
         assert torch.equal(vqgan.decode(z).sample, model.first_stage.decode(z).sample)
     scheduler = DDIMScheduler.from_pretrained(exported, subfolder="scheduler")
     scheduler.set_timesteps(STEPS)
-    taus = ddim.timesteps(Spacing.leading_plus_one, STEPS, 999, 1000)
+    taus = timesteps(Spacing.leading_plus_one, STEPS, 999, 1000)
     assert scheduler.timesteps.tolist() == taus[::-1]
     # The clean end of ours: the first level, not exactly 1.
     bars = alpha_bars(DiffusionConfig())
