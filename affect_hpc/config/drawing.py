@@ -63,9 +63,13 @@ class GenerationConfig:
     kid_subset: int = 1000
     """Faces of one subset of KID; no emotion may have fewer."""
 
-    def check(self) -> None:
-        """Raise UserError where a value is out of range."""
-        in_range("generation.per_class", self.per_class, 2, MOST, "faces")
+    def check(self, radius_k: int) -> None:
+        """Raise UserError where a value is out of range.
+
+        Args:
+            radius_k: k of precision and recall: fewer faces have no such neighbour.
+        """
+        in_range("generation.per_class", self.per_class, radius_k + 1, MOST, "faces")
         in_range("generation.seed", self.seed, 0, 2**63 - 1)
         in_range("generation.batch_size", self.batch_size, 1, 100_000)
         in_range("generation.classifier_scale", self.classifier_scale, 0, 1000)
@@ -164,7 +168,7 @@ class ExtractFeaturesConfig:
     """SHA-256 over weights that the user supplied, set by the plan."""
     split: str = ""
     """Of the corpus; empty for drawn faces."""
-    batch_size: int = 32
+    batch_size: int = MISSING
     threads: int = 1
 
 

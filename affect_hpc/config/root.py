@@ -62,7 +62,7 @@ class Config:
         self.model.check()
         self.edit.check(self.model.diffusion.num_timesteps)
         self.sampler.check("sampler", self.model.diffusion.num_timesteps)
-        self.generation.check()
+        self.generation.check(self.stages.judge_generation.k)
         self.interpolation.check(self.model.diffusion.num_timesteps, self.edit.spacing)
         self.provenance.check()
         self.cluster.check()

@@ -9,6 +9,7 @@ from affect_hpc.config.available import SPEECH_NETWORKS, speech_digest
 from affect_hpc.config.drawing import Experiment
 from affect_hpc.config.root import Config
 from affect_hpc.config.stages import EncodeLatentsConfig, LatentsFrom
+from affect_hpc.core.errors import UserError
 from affect_hpc.hpc.catalog import CATALOG
 from affect_hpc.hpc.graph import Edge, External, Node
 from affect_hpc.hpc.planner import Parents, Planner, judges_of
@@ -35,6 +36,7 @@ class Point:
             peak = self.cfg.cluster.peak_tflops.get(config.train.precision.name, 0.0)
             config = replace(config, train=replace(config.train, peak_tflops=peak))
         config = _with_signer(config, self.cfg)
+        _check_blocks(kind, config, parents)
         self.nodes[name or kind] = self.planner.node(kind, config, parents, parts)
         return Edge(self.nodes[name or kind])
 
@@ -218,6 +220,17 @@ def report(planner: Planner, cfg: Config, points: Sequence[Mapping[str, Node]]) 
 def _with_signer(config: Any, cfg: Config) -> Any:
     """The config of a stage; of one that makes synthetic pictures, with who signs their marks."""
     return replace(config, provenance=cfg.provenance.settled()) if hasattr(config, "provenance") else config
+
+
+def _check_blocks(kind: str, config: Any, parents: Parents) -> None:
+    """A run that goes on part by part must keep to its parent's blocks: others would hang on the number of parts."""
+    for edge in (edge for edges in parents.values() for edge in edges if isinstance(edge, Edge) and edge.each):
+        own, theirs = (getattr(one, "batch_size", 1) for one in (config, edge.node.config))
+        if theirs % own:
+            raise UserError(
+                f"stages.{kind}.batch_size={own} does not divide stages.{edge.node.kind}.batch_size={theirs}, whose"
+                f" blocks it goes on with: give a divisor of {theirs}."
+            )
 
 
 def _unique(nodes: Iterable[Node]) -> list[Node]:

@@ -3,6 +3,8 @@
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from affect_hpc.config.cluster import ClusterConfig
 from affect_hpc.config.compose import collect
 from affect_hpc.config.root import Config
 from affect_hpc.hpc import planner, points
+from affect_hpc.hpc.graph import Node
+from affect_hpc.hpc.plans import plan
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +87,15 @@ def _set(point: Config, key: str, value: object) -> None:
         config = getattr(point.stages, stage)
         if hasattr(config, leaf):
             setattr(config, leaf, value)
+
+
+@pytest.fixture(scope="session")
+def composed_thesis() -> Config:
+    words = ["model=thesis", "data.size=128", "cluster=slurm", "use.first_stage=train", "use.ldm=train"]
+    return collect([*words, "stages.train_ldm.train.precision=bf16"])[0]
+
+
+@pytest.fixture
+def thesis(composed_thesis: Config, tmp_path: Path) -> dict[str, Node]:
+    """The nodes of the thesis' model on GPUs, by kind; train_ldm in bfloat16."""
+    return plan([replace(composed_thesis, store=str(tmp_path))])[1][0]

@@ -1,5 +1,6 @@
 """From configs to a graph: what is shared, what is not, and what is refused."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +252,22 @@ def test_drawn_faces_need_no_edit_and_real_ones_are_looked_at_once(change: Chang
         **dict.fromkeys(("generate", "judge_generation", "find_nearest"), 2),
         "extract_features": 3,
     }
+
+
+@pytest.mark.parametrize(
+    ("experiment", "key", "fits", "breaks", "told"),
+    [
+        (Experiment.editing, "evaluate", 8, 12, "stages.evaluate.batch_size=12 does not divide stages.reconstruct."),
+        (Experiment.generation, "extract_features", 16, 24, "stages.extract_features.batch_size=24 does not divide"),
+    ],
+)
+def test_blocks_that_would_hang_on_the_number_of_parts_are_refused(
+    change: Change, tmp_path: Path, experiment: Experiment, key: str, fits: int, breaks: int, told: str
+) -> None:
+    point = change({"experiment": experiment, "store": str(tmp_path), f"stages.{key}.batch_size": fits})
+    plan([point])
+    with pytest.raises(UserError, match=re.escape(told)):
+        plan([change({"experiment": experiment, "store": str(tmp_path), f"stages.{key}.batch_size": breaks})])
 
 
 def test_a_classifier_is_trained_where_it_guides_and_shared_over_its_scales(change: Change, tmp_path: Path) -> None:

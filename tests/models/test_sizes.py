@@ -1,19 +1,14 @@
 """Sizes of the networks: what the plan counts from configs is what the real networks have, do and keep."""
 
-import contextlib
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from activations import Alive, autocast_of_a_gpu, own_storages, saved_bytes
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from affect_hpc.config import sizes
@@ -138,57 +133,6 @@ def codes_are_searched_without_gradient(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch, "cdist", torch.no_grad()(search))
 
 
-def own_storages(network: nn.Module) -> set[int]:
-    return {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
-
-
-def saved_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
-    """Bytes that autograd still holds after a forward pass, each storage once, weights left out."""
-
-    class Held:
-        def __init__(self, tensor: Tensor) -> None:
-            self.tensor = tensor
-
-    held: weakref.WeakSet[Held] = weakref.WeakSet()
-
-    def pack(tensor: Tensor) -> Held:
-        one = Held(tensor)
-        held.add(one)
-        return one
-
-    with saved_tensors_hooks(pack, lambda one: one.tensor):
-        output = network(*inputs)
-    storages = {one.tensor.untyped_storage()._cdata: one.tensor.untyped_storage().nbytes() for one in held}
-    del output
-    return sum(size for key, size in storages.items() if key not in own_storages(network))
-
-
-class Alive(TorchDispatchMode):
-    """Counts the bytes of storages that operations make, until they are freed."""
-
-    def __init__(self, known: set[int]) -> None:
-        super().__init__()
-        self.known, self.now, self.most = known, 0, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self.known:
-                self._born(tensor.untyped_storage())
-        return result
-
-    def _born(self, storage: Any) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        self.known.add(key)
-        self.now += size
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._gone, key, size)
-
-    def _gone(self, key: int, size: int) -> None:
-        self.now -= size
-        self.known.discard(key)
-
-
 @EACH
 def test_parameters_are_equal(name: str) -> None:
     size, make = CASES[name]
@@ -221,39 +165,6 @@ def test_what_is_alive_at_once_without_gradients(name: str) -> None:
     with torch.no_grad(), Alive(known) as alive:
         network.train()(*inputs)
     assert size.live * BATCH == pytest.approx(alive.most, rel=0.15)
-
-
-class FusedAttention(torch.autograd.Function):
-    """What the GPU's fused kernels keep: queries, keys, values and the result, no matrix."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        result = torch.empty_like(query)
-        ctx.save_for_backward(query, key, value, result)
-        return result
-
-
-@contextlib.contextmanager
-def autocast_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """CUDA's rules of bfloat16 autocast on tensors without content: no GPU is needed to follow them."""
-
-    def attention(*qkv: Tensor, **_: Any) -> Tensor:
-        result: Tensor = FusedAttention.apply(*(tensor.to(torch.bfloat16) for tensor in qkv))
-        return result
-
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
-    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
-        torch.set_autocast_enabled("cuda", True)
-        torch.set_autocast_dtype("cuda", torch.bfloat16)
-        torch.autocast_increment_nesting()
-        try:
-            yield
-        finally:
-            torch.autocast_decrement_nesting()
-            torch.clear_autocast_cache()
-            torch.set_autocast_enabled("cuda", before[0])
-            torch.set_autocast_dtype("cuda", before[1])
 
 
 @pytest.mark.parametrize("name", ["encoder attention", "decoder tiny", "unet attention everywhere", "discriminator 3"])
