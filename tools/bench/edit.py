@@ -3,10 +3,12 @@
 The original's way: for each target and guidance scale encode and decode anew, eight faces at once, float32, decoding
 the reconstruction each time too, with our modules as they are trained. Ours is the stages themselves: one inversion
 with its certificate for all targets, large batches, tuned networks, the round trip decoded once. Weights are random,
-steps few: the ratio counts. Also said: how much of a manipulate job is not in the networks.
+steps few: the ratio counts. Also said: how much of a manipulate job is not in the networks, and how much memory few
+and many faces take (small networks, blocks of eight, each count in a process of its own).
 """
 
 import argparse
+import multiprocessing
 import os
 import resource
 import tempfile
@@ -36,22 +38,23 @@ from affect_hpc.models.ldm import LatentNorm, Ldm, write_description
 from affect_hpc.stages import manipulate, precompute_latents
 
 ORIGINAL_BATCH = 8
+MEMORY_FACES = (16, 160)
 
 
 class World:
-    """Encoded faces and networks of the thesis' sizes in a folder."""
+    """Encoded faces and networks in a folder."""
 
-    def __init__(self, folder: Path, faces: int, steps: int, gamma: float) -> None:
+    def __init__(self, folder: Path, model: str, faces: int, block: int, steps: int, gamma: float) -> None:
         self.folder, self.faces = folder, faces
-        words = ["model=thesis", "data=demo", "data.size=128", "use.first_stage=train", f"edit.num_steps={steps}"]
-        self.cfg: Config = collect([*words, f"edit.gamma={gamma}", f"edit.batch_size={faces}"])[0]
+        words = [f"model={model}", "data=demo", "data.size=128", "use.first_stage=train", f"edit.num_steps={steps}"]
+        self.cfg: Config = collect([*words, f"edit.gamma={gamma}", f"edit.batch_size={block}"])[0]
         torch.manual_seed(0)
-        model = self.cfg.model
-        first_stage.build(model.first_stage).save_pretrained(folder / "first_stage")
-        denoiser = Denoiser.build(model.unet, model.condition, model.first_stage.embed_dim, 32)
+        sizes = self.cfg.model
+        first_stage.build(sizes.first_stage).save_pretrained(folder / "first_stage")
+        denoiser = Denoiser.build(sizes.unet, sizes.condition, sizes.first_stage.embed_dim, 32)
         denoiser.save(folder / "unet", folder / "conditioner.safetensors")
         norm = LatentNorm(torch.zeros(3), torch.ones(3))
-        write_description(folder, model.diffusion, model.condition, norm)
+        write_description(folder, sizes.diffusion, sizes.condition, norm)
         random = np.random.default_rng(0)
         with ShardWriter(folder / "clean", "latents") as writer:
             for number in range(faces):
@@ -128,6 +131,19 @@ class NetworkTime:
         return timed
 
 
+def peak_gb() -> float:
+    """Most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def memory_of(faces: int) -> float:
+    """Peak of a process that edits ``faces`` by small networks, in GB."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        World(Path(scratch), "smoke", faces, block=8, steps=2, gamma=3.0).stages(Precision.fp32)
+    return peak_gb()
+
+
 def main() -> None:
     """Print one line per contender."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,7 +154,7 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
-        world = World(Path(scratch), arguments.faces, arguments.steps, arguments.gamma)
+        world = World(Path(scratch), "thesis", arguments.faces, arguments.faces, arguments.steps, arguments.gamma)
         original = seconds(world.original)
         print(f"{arguments.faces} faces to {len(TARGETS)} targets, {arguments.steps} steps, gamma {arguments.gamma:g}:")
         print(f"  {'the original way, float32':34s} {original:8.1f} s")
@@ -155,7 +171,10 @@ def main() -> None:
                 f"  {'ours, ' + precision.value:34s} {total:8.1f} s  {original / total:5.2f} times as fast;"
                 f" {outside:.1f} % not in the networks"
             )
-        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GB")
+        print(f"peak memory {peak_gb():.1f} GB")
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        few, many = (pool.apply(memory_of, (faces,)) for faces in MEMORY_FACES)
+    print(f"peak memory of small networks on {MEMORY_FACES[0]} faces {few:.2f} GB, on {MEMORY_FACES[1]} {many:.2f} GB")
 
 
 if __name__ == "__main__":
