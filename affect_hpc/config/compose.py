@@ -78,9 +78,9 @@ def _collect(arguments: list[str]) -> list[Config]:
 
 def _plain(override: Override) -> str:
     line = override.input_line or ""
-    if not _is_group(override.key_or_group) or not isinstance(override.value(), int | float):
+    if not _is_group(override.key_or_group) or not isinstance(override.value(), int | float | None):
         return line
-    # Hydra takes the name of a group's file for a number where it looks like one (zero=2).
+    # Hydra takes the name of a group's file for a number or for nothing where it looks like it (zero=2, sweep=null).
     key, _, name = line.partition("=")
     return f"{key}='{name}'"
 

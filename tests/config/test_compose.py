@@ -150,6 +150,7 @@ def test_every_file_of_a_group_composes_and_is_in_range(group: str) -> None:
         ("nonsense_key=1", ["nonsense_key", "edit", "stages", "store"]),
         ("+edit.sharpness=1", ["edit.sharpness", "gamma", "t0"]),
         ("sweep=nope", ["sweep=nope", "cfg_gamma", "ddim_steps", "smoke"]),
+        ("sweep=null", ["sweep=null is unknown", "cfg_gamma"]),
         ("model=huge", ["model=huge", "tiny", "thesis"]),
         ("cluster=pbs", ["cluster=pbs", "inline", "local", "slurm"]),
         ("stage=train", ["stage=train", "train_ldm", "report"]),
