@@ -126,7 +126,7 @@ def _faces_text(sweep: Sweep) -> str:
         "then the edits. Below each face stands the emotion that the judge sees; green where it is the wanted one."
     )
     if sweep.has("psnr_truth"):
-        told += " The last column is no edit: it is the same person drawn with the wanted expression."
+        told += " A column named rendered is no edit: it is the same person drawn with the wanted expression."
     return told
 
 
