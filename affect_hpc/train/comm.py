@@ -2,7 +2,9 @@
 
 import atexit
 import os
+import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import FileStore, HashStore, Store
 
 from affect_hpc.core.errors import UserError
+from affect_hpc.train.precision import same_bits_on_gpus
 
 JOIN_S = 300.0
 """How long ranks wait for each other at the start: they import their libraries at different speeds."""
@@ -46,8 +49,9 @@ class Ranks:
 
 
 def device_of(ranks: Ranks) -> torch.device:
-    """The GPU of this rank, or the CPU where there is none."""
+    """The GPU of this rank, made to repeat its bits, or the CPU where there is none."""
     if torch.cuda.is_available():
+        same_bits_on_gpus()
         return torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
     return torch.device("cpu")
 
@@ -78,17 +82,20 @@ def set_up(ranks: Ranks, keep: Path) -> None:
         return
     keep.mkdir(parents=True, exist_ok=True)
     store = FileStore(str(keep.absolute() / f".rendezvous-{attempt_name()}"), ranks.world)
-    meet(store, ranks, JOIN_S)
+    require_own_gpus(meet(store, ranks, JOIN_S, gpu_name()))
     dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world, timeout=limit)
 
 
-def meet(store: Store, ranks: Ranks, patience_s: float) -> None:
+def meet(store: Store, ranks: Ranks, patience_s: float, word: str = "") -> list[str]:
     """Wait for all ranks; torch alone would wait for half an hour for one that died on its way.
+
+    Returns:
+        The ``word`` of each rank.
 
     Raises:
         UserError: some did not come.
     """
-    store.set(f"here/{ranks.rank}", str(os.getpid()))
+    store.set(f"here/{ranks.rank}", word)
     deadline = time.monotonic() + patience_s
     while missing := [rank for rank in range(ranks.world) if not store.check([f"here/{rank}"])]:
         if time.monotonic() > deadline:
@@ -97,6 +104,25 @@ def meet(store: Store, ranks: Ranks, patience_s: float) -> None:
                 " says why it ended, or it was never started (cluster.resources of this stage)."
             )
         time.sleep(0.05)
+    return [store.get(f"here/{rank}").decode() for rank in range(ranks.world)]
+
+
+def gpu_name() -> str:
+    """What no other GPU is called; empty where this rank has none."""
+    if not torch.cuda.is_available():
+        return ""
+    return f"GPU {torch.cuda.get_device_properties(torch.cuda.current_device()).uuid} of {socket.gethostname()}"
+
+
+def require_own_gpus(names: Sequence[str]) -> None:
+    """UserError where two ranks have one GPU, which NCCL does not take; ``names`` are those of ``gpu_name``."""
+    for rank, name in enumerate(names):
+        first = names.index(name)
+        if name and first != rank:
+            raise UserError(
+                f"ranks {first} and {rank} of {len(names)} have the same {name}: give each rank one of its own, by"
+                " cluster.resources (gpus_per_node, at least tasks_per_node), or start fewer."
+            )
 
 
 def _leave() -> None:

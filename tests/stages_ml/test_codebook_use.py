@@ -61,7 +61,7 @@ def table(task: VqganTask) -> Tensor:
 @torch.no_grad()
 def distances(task: VqganTask, step: int, codes: Tensor) -> Tensor:
     """From each code to the nearest encoder output of a step's batch."""
-    batch = task.data.fetch(range(8 * (step % 4), 8 * (step % 4) + 8))["image"]
+    batch = task.data.fetch(range(8 * (step % 4), 8 * (step % 4) + 8))["image"].to(task.device)
     faces = batch.permute(0, 3, 1, 2) / 127.5 - 1
     latents = first_stage.encode(task.net.model, faces).permute(0, 2, 3, 1).reshape(-1, 3)
     return torch.cdist(codes, latents, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1).values

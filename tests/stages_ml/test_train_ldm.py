@@ -30,8 +30,8 @@ from affect_hpc.models.ldm import LatentNorm, Ldm
 from affect_hpc.stages.train_ldm import LatentSource, LdmTask
 from affect_hpc.train import comm
 
-CPU = torch.device("cpu")
 ALONE = comm.Ranks()
+DEVICE = comm.device_of(ALONE)
 LR = 1e-3
 
 
@@ -42,8 +42,8 @@ def config(chain: Chain) -> TrainLdmConfig:
 
 def source(chain: Chain, images: bool = False, flip: bool = False, latents: str = "encode_latents") -> LatentSource:
     faces = FaceViews(ImageSet.open([chain.out("prepare_shards") / "train"]), flip)
-    model = first_stage.load(chain.out("train_vqgan"))
-    return LatentSource(faces if images else LatentSet([chain.out(latents)]), model, CPU)
+    model = first_stage.load(chain.out("train_vqgan")).to(DEVICE)
+    return LatentSource(faces if images else LatentSet([chain.out(latents)]), model, DEVICE)
 
 
 def made(config: TrainLdmConfig, chain: Chain, ranks: comm.Ranks = ALONE, images: bool = False) -> LdmTask:
@@ -116,9 +116,10 @@ def test_the_loss_is_the_formula(config: TrainLdmConfig, chain: Chain) -> None:
     task = made(config, chain)
     step, some = 3, batch(task, 3)
     drawn = draws(config.train.seed, range(24, 32), config.diffusion.num_timesteps, (3, 16, 16))
-    z_t = q_sample(some["latent"].float(), drawn.t, drawn.noise, alpha_bars(config.diffusion))
+    t, noise, label = (value.to(DEVICE) for value in (drawn.t, drawn.noise, some["label"]))
+    z_t = q_sample(some["latent"].float().to(DEVICE), t, noise, alpha_bars(config.diffusion))
     with torch.no_grad():
-        expected = float(eps_error(task.denoiser(z_t, drawn.t, some["label"]), drawn.noise))
+        expected = float(eps_error(task.denoiser(z_t, t, label), noise))
     assert float(task.step(some, step, LR)["loss"]) == pytest.approx(expected, rel=1e-6)
 
 
@@ -192,7 +193,7 @@ def test_the_validation_loss_is_that_of_the_kept_weights_on_the_val_split(chain:
     outcome = chain.run(
         "train_ldm", "ldm-judged", config=replace(chain.stages.train_ldm, validation_samples=6), **LDM_INPUTS
     )
-    ldm = Ldm.load(chain.out("ldm-judged"), CPU)
+    ldm = Ldm.load(chain.out("ldm-judged"), torch.device("cpu"))
     val = ImageSet.open([chain.out("prepare_shards") / "val"])
     chosen = np.random.default_rng(VALIDATION_SEED).permutation(10)[:6]
     latents = first_stage.encode_stored(first_stage.load(chain.out("train_vqgan")), val.batch(chosen)).float()

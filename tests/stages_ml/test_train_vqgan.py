@@ -76,7 +76,7 @@ def test_the_generator_gets_the_gradients_of_its_full_loss(
     config: TrainVqganConfig, images: ImageSet, loss: GanLoss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = made(replace(config, gan_loss=loss), images)
-    expected, weight = reference_step(task, images.batch(range(8)))
+    expected, weight = reference_step(task, images.batch(range(8)).to(task.device))
     monkeypatch.setattr(task.generator, "step", lambda lr: None)
     figures = task.step(batch(task), 0, LR)
     assert float(figures["adv_weight"]) == pytest.approx(weight, rel=1e-4)
@@ -135,7 +135,11 @@ def test_filling_the_codebook_puts_codes_where_latents_are(config: TrainVqganCon
     codes = task.net.model.quantize.embedding.weight.detach()
     assert not torch.equal(before, codes)
     with torch.no_grad():
-        latents = first_stage.encode(task.net.model, images.batch(range(32))).permute(0, 2, 3, 1).reshape(-1, 3)
+        latents = (
+            first_stage.encode(task.net.model, images.batch(range(32)).to(task.device))
+            .permute(0, 2, 3, 1)
+            .reshape(-1, 3)
+        )
     distances = torch.cdist(codes, latents, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1).values
     assert float(distances.max()) < 1e-4
 

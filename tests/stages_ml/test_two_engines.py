@@ -66,7 +66,8 @@ def made(config: TrainVqganConfig, images: ImageSet) -> VqganTask:
     data = TrainingData(small, images.shards.labels, config.train, 0, 1, Path())
     task = VqganTask(config, data, small, comm.Ranks())
     with torch.no_grad():
-        task.net.model.quantize.embedding.weight.normal_(generator=torch.Generator().manual_seed(0))
+        table = task.net.model.quantize.embedding.weight
+        table.copy_(torch.randn(table.shape, generator=torch.Generator().manual_seed(0)))
     task.generator.weights_changed()
     layers = task.discriminator.module.layers
     for place, layer in enumerate(layers):
@@ -96,7 +97,7 @@ def textbook(task: VqganTask) -> list[dict[str, float]]:
     last = net.decoder.conv_out.weight
     found = []
     for step in range(STEPS):
-        real = unit_range(batch(task, step)["image"])
+        real = unit_range(batch(task, step)["image"].to(task.device))
         quantised, codebook, _ = net.quantize(first_stage.encode(net, real))
         fake = net.decoder(net.post_quant_conv(quantised))
         rec = F.mse_loss(fake, real)

@@ -116,3 +116,16 @@ def test_a_rank_that_does_not_come_is_named(tmp_path: Path) -> None:
     store.set("here/2", "elsewhere")
     with pytest.raises(UserError, match=r"rank 1 of 3 did not come within 0\.1 s"):
         comm.meet(store, comm.Ranks(0, 3, 0), 0.1)
+
+
+def test_ranks_that_meet_hear_each_others_word(tmp_path: Path) -> None:
+    store = FileStore(str(tmp_path / "meeting"), 2)
+    store.set("here/1", "GPU b of two")
+    assert comm.meet(store, comm.Ranks(0, 2, 0), 0.1, "GPU a of one") == ["GPU a of one", "GPU b of two"]
+
+
+def test_two_ranks_on_one_gpu_are_named() -> None:
+    comm.require_own_gpus(["", ""])
+    comm.require_own_gpus(["GPU a of one", "GPU b of one", "GPU a of two"])
+    with pytest.raises(UserError, match=r"ranks 1 and 2 of 3 have the same GPU b of one: .*gpus_per_node"):
+        comm.require_own_gpus(["GPU a of one", "GPU b of one", "GPU b of one"])

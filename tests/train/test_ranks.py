@@ -42,6 +42,7 @@ train(keep, Troubled(config, ranks), config, ranks)
 def run_ranks(folder: Path, what: str) -> list[tuple[int, str]]:
     """Exit code and standard error of both ranks."""
     base = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SUBMITIT"))}
+    base["CUDA_VISIBLE_DEVICES"] = ""  # NCCL takes no two ranks on one GPU
     path = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
     ranks = [
         subprocess.Popen(

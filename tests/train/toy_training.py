@@ -49,7 +49,8 @@ class ToyTask:
 
     def __init__(self, config: TrainConfig, ranks: comm.Ranks = ALONE) -> None:
         seed_everything(config.seed)
-        net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.device = comm.device_of(ranks)
+        net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.3), nn.Linear(16, 1)).to(self.device)
         self.ema = Ema(net, 0.9)
         self.engine = make_engine(net, config, ranks)
         self.micro = config.micro_batch_size or config.global_batch_size // ranks.world
@@ -85,8 +86,8 @@ class ToyTask:
         self.seen += batch["index"].tolist()
         losses = []
         for micro in micro_batches(batch, self.micro):
-            x = micro["x"]
-            with autocast(self.precision, torch.device("cpu")):
+            x = micro["x"].to(self.device)
+            with autocast(self.precision, self.device):
                 predicted = self.engine.forward(x)
             loss = ((predicted.float() - x.sum(dim=1, keepdim=True)) ** 2).mean()
             if step == self.poison_at:
@@ -103,7 +104,7 @@ class ToyTask:
 
     def weights(self) -> dict[str, Tensor]:
         with self.engine.gathered():
-            return {name: value.detach().clone() for name, value in self.engine.module.state_dict().items()}
+            return {name: value.detach().cpu().clone() for name, value in self.engine.module.state_dict().items()}
 
 
 def train(keep: Path, task: ToyTask, config: TrainConfig = CONFIG, ranks: comm.Ranks = ALONE) -> bool:

@@ -36,6 +36,7 @@ from affect_hpc.models import first_stage
 from affect_hpc.models.denoiser import Denoiser
 from affect_hpc.models.ldm import LatentNorm, Ldm, write_description
 from affect_hpc.stages import manipulate, precompute_latents
+from affect_hpc.train.comm import Ranks, device_of
 
 ORIGINAL_BATCH = 8
 MEMORY_FACES = (16, 160)
@@ -86,8 +87,8 @@ class World:
     @torch.inference_mode()
     def original(self) -> None:
         """Each target by itself, in batches of eight."""
-        device = torch.device("cpu")
-        ldm, model = Ldm.load(self.folder, device), first_stage.load(self.folder)
+        device = device_of(Ranks())
+        ldm, model = Ldm.load(self.folder, device), first_stage.load(self.folder).to(device)
         path, predict = precompute_latents.path_and_predictor(self.cfg.stages.manipulate, ldm)
         # As it was trained: attention whole, memory in the usual order.
         unet: Any = ldm.denoiser.unet
@@ -97,8 +98,8 @@ class World:
         for target in TARGETS:
             for start in range(0, self.faces, ORIGINAL_BATCH):
                 block = range(start, min(start + ORIGINAL_BATCH, self.faces))
-                z = stacked(clean, block, "npy")
-                own = torch.tensor([clean[index].label for index in block])
+                z = stacked(clean, block, "npy").to(device)
+                own = torch.tensor([clean[index].label for index in block], device=device)
                 z_t0 = ddim.encode(z, own, path, predict)
                 edited = ddim.decode(z_t0, torch.full_like(own, EMOTIONS.index(target)), path, predict)
                 for side in (edited, z):
@@ -122,13 +123,21 @@ class NetworkTime:
         """``function``, its time counted."""
 
         def timed(*arguments: object, **named: object) -> object:
+            settle()
             began = time.perf_counter()
             try:
                 return function(*arguments, **named)
             finally:
+                settle()
                 self.spent += time.perf_counter() - began
 
         return timed
+
+
+def settle() -> None:
+    """Wait for what a GPU still has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def peak_gb() -> float:

@@ -44,7 +44,7 @@ WHAT = ["encode", "precision", "engine", "loop", "checkpoint", "vqgan"]
 FACES = 64
 OVERFIT_S = 2400.0
 ALONE = comm.Ranks()
-CPU = torch.device("cpu")
+DEVICE = comm.device_of(ALONE)
 Step = Callable[[], object]
 
 
@@ -68,7 +68,7 @@ class World:
         torch.manual_seed(0)
         model = first_stage.build(self.stages.train_vqgan.first_stage)
         model.save_pretrained(folder / "first_stage")
-        self.model = first_stage.load(folder)
+        self.model = first_stage.load(folder).to(DEVICE)
         random = np.random.default_rng(0)
         with ShardWriter(folder / "faces", "shard") as faces, ShardWriter(folder / "latents", "shard") as latents:
             for number in range(FACES):
@@ -82,7 +82,7 @@ class World:
         """Our training of the denoiser on latents of shards."""
         config = self.stages.train_ldm
         config = replace(config, train=replace(config.train, **changes))
-        source = LatentSource(self.latents, self.model, CPU)
+        source = LatentSource(self.latents, self.model, DEVICE)
         return LdmTask(config, source, source.norm(config, ALONE, self.folder), self.faces, ALONE)
 
     def stepper(self, task: LdmTask) -> Step:
@@ -103,9 +103,9 @@ class World:
         def step() -> None:
             found = next(data)
             with torch.no_grad():
-                z_0 = first_stage.encode(self.model, unit_range(found["image"]))
-            t, noise = torch.randint(1000, (batch,)), torch.randn(z_0.shape)
-            label = torch.where(torch.rand(batch) < config.p_uncond, 8, found["label"])
+                z_0 = first_stage.encode(self.model, unit_range(found["image"].to(DEVICE)))
+            t, noise = torch.randint(1000, (batch,), device=DEVICE), torch.randn_like(z_0)
+            label = torch.where(torch.rand(batch) < config.p_uncond, 8, found["label"]).to(DEVICE)
             loss = (net(q_sample(z_0, t, noise, task.alpha_bar), t, label) - noise).square().mean()
             loss.backward()
             optimizer.step()
@@ -119,6 +119,8 @@ def seconds(step: Callable[[], object]) -> float:
     """What one call takes."""
     began = time.perf_counter()
     step()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
@@ -291,8 +293,8 @@ def overfit_vqgan(world: World, batch: int, runs: int) -> None:
 
     def psnr(step: int) -> float:
         task.step({"image": faces}, step, 2e-4)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            fake = first_stage.reconstruct(task.net.model, unit_range(faces)).float().clamp(-1, 1)
+        with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
+            fake = first_stage.reconstruct(task.net.model, unit_range(faces.to(DEVICE))).float().clamp(-1, 1).cpu()
         error = (fake - unit_range(faces)).square().mean(dim=(1, 2, 3))
         return float((10 * torch.log10(4 / error)).mean())
 
@@ -308,7 +310,8 @@ def overfit_ldm(world: World, batch: int, runs: int) -> None:
     """
     task = world.ldm(global_batch_size=4, precision=Precision.bf16, clip_grad_norm=1.0)
     with torch.no_grad():
-        latents = first_stage.encode(world.model, unit_range(portraits(world.pictures, 4))).float()
+        faces = unit_range(portraits(world.pictures, 4).to(DEVICE))
+        latents = first_stage.encode(world.model, faces).float()
     # As train_ldm does with latent.normalise: without it the scale of an encoder's latents would decide.
     latents = (latents - latents.mean()) / latents.std()
     found = {"latent": latents.half(), "label": torch.arange(4)}
