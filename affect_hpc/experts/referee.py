@@ -39,12 +39,13 @@ class Trunk(nn.Module):
         return result
 
 
-class RefereeEmotion:
+class RefereeEmotion(nn.Module):
     """Emotion judge of a train_referee output."""
 
     classes = EMOTIONS
 
     def __init__(self, network: Trunk, name: str, file_digest: str) -> None:
+        super().__init__()
         self.network, self.name, self.digest = network, name, file_digest
 
     def probabilities(self, images: Tensor) -> Tensor:
@@ -52,10 +53,11 @@ class RefereeEmotion:
         return F.softmax(self.network(images).float(), dim=1)
 
 
-class RefereeIdentity:
+class RefereeIdentity(nn.Module):
     """Identity judge of a train_referee output."""
 
     def __init__(self, network: Trunk, name: str, file_digest: str) -> None:
+        super().__init__()
         self.network, self.name, self.digest = network, name, file_digest
 
     def embed(self, images: Tensor) -> Tensor:

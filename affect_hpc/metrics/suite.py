@@ -19,7 +19,7 @@ Columns with the suffix ``_original`` and ``_truth`` compare with the original a
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,17 +43,29 @@ class Judges:
     """Another opinion: columns second_accuracy and agreement."""
     second_identity: IdentityJudge | None = None
     """Likewise: column second_csim."""
+    device: torch.device = torch.device("cpu")
+    """Where they look at images; a judge that is no network of torch takes them from there."""
+
+    def by_role(self) -> dict[str, Any]:
+        """Role -> judge, of those that are there."""
+        roles = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "device"}
+        return {role: judge for role, judge in roles.items() if judge is not None}
+
+    def on(self, device: torch.device) -> "Judges":
+        """The same judges, moved to a device."""
+        for judge in self.by_role().values():
+            if isinstance(judge, torch.nn.Module):
+                judge.to(device)
+        return replace(self, device=device)
 
 
 def describe(judges: Judges) -> dict[str, dict[str, Any]]:
     """Role -> name and digest of the judge, and the classes that an emotion judge knows."""
     found = {}
-    for role in (one.name for one in fields(judges)):
-        judge = getattr(judges, role)
-        if judge is not None:
-            found[role] = {"name": judge.name, "digest": fingerprint(judge)}
-            if hasattr(judge, "classes"):
-                found[role]["classes"] = list(judge.classes)
+    for role, judge in judges.by_role().items():
+        found[role] = {"name": judge.name, "digest": fingerprint(judge)}
+        if hasattr(judge, "classes"):
+            found[role]["classes"] = list(judge.classes)
     return found
 
 
@@ -67,12 +79,12 @@ class Faces:
     @cached_property
     def unit(self) -> torch.Tensor:
         """(B, 3, H, W) float64 in [0, 1]"""
-        return paired.unit_range(self.images)
+        return paired.unit_range(self.images).to(self.judges.device)
 
     @cached_property
     def signed(self) -> torch.Tensor:
         """(B, 3, H, W) float32 in [-1, 1]"""
-        return images_to_tensor(self.images)
+        return images_to_tensor(self.images).to(self.judges.device)
 
     @cached_property
     def embedding(self) -> torch.Tensor:

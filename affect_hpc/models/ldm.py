@@ -1,5 +1,6 @@
 """A trained latent diffusion model as the rest of the program uses it."""
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,14 +78,19 @@ class Ldm:
         return cls(denoiser, DiffusionConfig(**description["diffusion"]), condition, norm)
 
     def predictor(self, low_precision: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """The denoiser as a function (z, t, label) -> noise in the type of z, in bfloat16 inside if so wished."""
+        """The denoiser as a function (z, t, label) -> noise in the type of z.
+
+        Args:
+            low_precision: by a copy of the network whose weights are bfloat16 too. Autocast would keep norms and
+                activations in float32 on a GPU, which takes a third more time and rounds products all the same.
+        """
+        network = copy.deepcopy(self.denoiser).to(torch.bfloat16) if low_precision else self.denoiser
 
         def predict(z: Tensor, t: Tensor, label: Tensor) -> Tensor:
             share = UNET_CPU_BATCH if z.device.type == "cpu" else len(z)
-            with torch.autocast(z.device.type, torch.bfloat16, enabled=low_precision):
-                shares = zip(*(torch.split(one, share) for one in (z, t, label)), strict=True)
-                eps = torch.cat([self.denoiser(*one) for one in shares])
-            return eps.to(z.dtype).contiguous()
+            asked = z.to(torch.bfloat16) if low_precision else z
+            shares = zip(*(torch.split(one, share) for one in (asked, t, label)), strict=True)
+            return torch.cat([network(*one) for one in shares]).to(z.dtype).contiguous()
 
         return predict
 

@@ -21,6 +21,7 @@ from affect_hpc.experts.registry import load_emotion, load_identity, load_percep
 from affect_hpc.metrics.suite import Faces, Judges, Score, SuiteState, describe, keys_digest, score
 from affect_hpc.stages.manipulate import ROUND_TRIP
 from affect_hpc.stages.precompute_latents import CERTIFICATE
+from affect_hpc.train.comm import Ranks, device_of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def run(cfg: EvaluateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     shards = ShardSet.open([folder / "val" for folder in inputs.many("shards")])
     count = min(cfg.num_samples or len(shards), len(shards))
     mine = own_blocks(count, cfg.batch_size, inputs, place, "shards")
-    judges = load_judges(cfg, inputs)
+    judges = load_judges(cfg, inputs).on(device_of(Ranks.of_environment()))
 
     state, lines = SuiteState(), []
     with Progress("evaluate", total=sum(map(len, mine)), unit="face") as progress, torch.inference_mode():

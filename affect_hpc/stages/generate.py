@@ -44,6 +44,7 @@ def run(cfg: GenerateConfig, inputs: Inputs, place: Workplace) -> Outcome:
     device = device_of(Ranks.of_environment())
     ldm = Ldm.load(inputs.one("ldm"), device)
     model = first_stage.load(inputs.one("first_stage")).to(device)
+    ldm.denoiser.tune()
     drawing = Drawing(cfg, ldm, _guide(cfg, inputs, ldm, device), device)
     marker = Marker.of(cfg.provenance, place)
     mine = own_blocks(cfg.per_class * ldm.condition.num_classes, cfg.batch_size, inputs, place)

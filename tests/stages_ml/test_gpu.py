@@ -22,6 +22,9 @@ from affect_hpc.data.batches import TrainingData
 from affect_hpc.data.codec import encode_npy, encode_png
 from affect_hpc.data.images import ImageSet, LatentSet
 from affect_hpc.data.shards import ShardWriter
+from affect_hpc.experts.referee import RefereeEmotion, RefereeIdentity, Trunk
+from affect_hpc.experts.registry import load_perceptual
+from affect_hpc.metrics.suite import Faces, Judges, score
 from affect_hpc.models import first_stage
 from affect_hpc.models.ldm import LatentNorm
 from affect_hpc.stages.train_classifier import ClassifierTask
@@ -150,6 +153,23 @@ def test_a_stopped_training_ends_with_the_bits_of_one_that_never_was(
         manifest_of(chain.root / name / "keep" / "checkpoints" / f"samples_{total:012d}") for name in (whole, halves)
     ]
     assert saved[0] == saved[1]
+
+
+def test_judges_on_a_gpu_say_what_they_say_on_a_cpu(chain: Chain) -> None:
+    torch.manual_seed(0)
+    trunks = [Trunk(chain.stages.train_referee.channels, size).eval().requires_grad_(False) for size in (8, 16)]
+    random = np.random.default_rng(0)
+    images = [[random.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(6)] for _ in range(2)]
+    found = []
+    for device in (torch.device("cpu"), comm.device_of(ALONE)):
+        emotion, identity = RefereeEmotion(trunks[0], "e", "0"), RefereeIdentity(trunks[1], "i", "0")
+        judges = Judges(emotion, identity, load_perceptual("efficientnet_lite0", "")).on(device)
+        faces, reference = (Faces(some, judges) for some in images)
+        assert faces.embedding.device == device
+        found.append(score(faces, {"": reference}, ["happy"] * 6))
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.seen == theirs.seen
+        assert ours.values == pytest.approx(theirs.values, rel=1e-4)
 
 
 def faces_of(folder: Path) -> dict[str, list[bytes]]:
