@@ -39,7 +39,7 @@ CATALOG: dict[str, StageSpec] = {
     "find_nearest": StageSpec("find_nearest", 1, drawing.FindNearestConfig, "cpu", divisible=True),
     "interpolate": StageSpec("interpolate", 3, drawing.InterpolateConfig, "infer", divisible=True),
     "reduce": StageSpec("reduce", 2, stages.ReduceConfig, "cpu", divisible=False),
-    "report": StageSpec("report", 3, stages.ReportConfig, "cpu", divisible=False),
+    "report": StageSpec("report", 4, stages.ReportConfig, "cpu", divisible=False),
     "report_generation": StageSpec("report_generation", 1, drawing.ReportGenerationConfig, "cpu", divisible=False),
     "report_interpolation": StageSpec(
         "report_interpolation", 1, drawing.ReportInterpolationConfig, "cpu", divisible=False

@@ -103,6 +103,9 @@ def estimate(node: Node, asked: Resources) -> Estimate | None:
     if done is None:
         return None
     memory = {"weights": 4.0 * done.parameters, "activations": done.live}
+    if networks.ldm is not None and done.precision is Precision.bf16:
+        # The U-Net stands there a second time, as a copy in bfloat16.
+        memory["weights"] += 2.0 * networks.unet(networks.ldm.unet, networks.ldm.condition).parameters
     run = 2.0 * done.macs * done.samples
     return Estimate(done.parameters, 2.0 * done.macs, memory, done.batch, done.precision, run, sample=done.sample)
 

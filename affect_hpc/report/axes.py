@@ -1,7 +1,7 @@
 """The settings of edits and of drawn faces: what tells the points of a sweep apart."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 AXES = ("gamma", "t0", "num_steps", "inverter", "encode_gamma")
@@ -65,6 +65,10 @@ class Setting:
     def text(self, axis: str) -> str:
         """The value on an axis with its short name."""
         return TEXTS[axis](self.get(axis))
+
+
+IN_TABLES = tuple(one.name for one in fields(Setting))
+"""The axes as tables have them: strength before steps before guidance."""
 
 
 def varied(settings: Sequence[Setting]) -> list[str]:

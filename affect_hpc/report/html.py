@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from affect_hpc.config.edit import Inverter
 from affect_hpc.report import thesis
-from affect_hpc.report.axes import NAMES
+from affect_hpc.report.axes import IN_TABLES, NAMES, plain
 from affect_hpc.report.differences import of_editing
 from affect_hpc.report.facts import Fact
 from affect_hpc.report.furniture import Section, document, notes, picture, runs, text, what_differs
@@ -91,8 +92,9 @@ def _tables(title: str, points: Sequence[Point], pictures: Pictures, corpus: Map
         if not point.baseline
         for difference in of_editing(point.settings, point.judges, point.samples, corpus)
     ]
-    at = next(point.setting for point in points if not point.baseline)
-    cell = f"{title}/t0={at.t0},num_steps={at.num_steps},gamma={at.gamma:g}/mean/psnr"
+    at, known = pictures.sweeps[0].sweep.points[0].setting, pictures.sweeps[0].sweep.told
+    which = ",".join(f"{axis}={plain(at.get(axis))}" for axis in IN_TABLES if axis in known)
+    cell = f"{title}/{which}/mean/psnr"
     explained = f"How a cell came about: <code>python -m affect_hpc.explain {text(cell)}</code>"
     return (
         f'<p class="soft">{text(_OTHER)}</p>'
@@ -113,9 +115,11 @@ _OTHER = (
 def _lead(sweep: Sweep) -> str:
     count = sweep.points[0].samples
     points = f"{len(sweep.points)} settings" if len(sweep.points) > 1 else "one setting"
+    inverters = list(dict.fromkeys(point.setting.inverter for point in sweep.points))
+    how = "deterministic DDIM" if inverters == [Inverter.ddim.name] else f"inverter {', '.join(inverters)}"
     targets = f"{len(sweep.targets())} target emotions" if len(sweep.targets()) > 1 else "one target emotion"
     return (
-        f"{count} validation faces, each inverted by deterministic DDIM and decoded again under {targets}, at "
+        f"{count} validation faces, each inverted by {how} and decoded again under {targets}, at "
         f"{points}. Emotions are seen by {sweep.judge}, a judge that took no part in training what it judges."
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 from affect_hpc.core.emotions import EMOTIONS
 from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json
-from affect_hpc.report.axes import AXES, Setting, told, varied
+from affect_hpc.report.axes import AXES, IN_TABLES, Setting, plain, told, varied
 
 FIRST = (
     *("judge", "y_target", "t0", "ddim_steps", "gamma", "psnr", "ssim", "lpips", "csim", "target_accuracy"),
@@ -192,14 +192,15 @@ def people_columns(points: Sequence[Point]) -> list[str]:
 def markdown(points: Sequence[Point]) -> str:
     """table.md: the same rows with the main columns, rounded."""
     names = people_columns(points)
-    head = ["judge", "y_target", "t0", "steps", "gamma", *names, "n"]
+    known = told([point.setting for point in points if not point.baseline])
+    axes = [axis for axis in IN_TABLES if axis in known]
+    head = ["judge", "y_target", *("steps" if axis == "num_steps" else axis for axis in axes), *names, "n"]
     lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2)]
     for point in points:
-        at = point.setting
-        axes = ["–"] * 3 if point.baseline else [str(at.t0), str(at.num_steps), f"{at.gamma:g}"]
+        at = ["–" if point.baseline else plain(point.setting.get(axis)) for axis in axes]
         for row in point.rows:
             figures = [rounded(name, row.get(name)) for name in names]
-            lines.append([point.judge, row.name, *axes, *figures, str(row.count)])
+            lines.append([point.judge, row.name, *at, *figures, str(row.count)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -223,9 +224,7 @@ class Sweep:
 
     def panels(self) -> dict[str, list[Point]]:
         """Label of the other axes' values -> the points along the swept axis there, in order."""
-        # Strength before steps before guidance.
-        order = ("t0", "num_steps", "gamma", "inverter", "encode_gamma")
-        others = [name for name in order if name in self.told and name != self.axis]
+        others = [name for name in IN_TABLES if name in self.told and name != self.axis]
         groups: dict[str, list[Point]] = {}
         for point in sorted(self.points, key=lambda one: [one.setting.get(name) for name in (*others, self.axis)]):
             groups.setdefault(", ".join(map(point.setting.text, others)), []).append(point)

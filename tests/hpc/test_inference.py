@@ -12,6 +12,7 @@ from affect_hpc.config.edit import Inverter
 from affect_hpc.config.root import Config
 from affect_hpc.config.sampling import Sampler
 from affect_hpc.config.sizes import classifier_size, decoder_size, unet_size
+from affect_hpc.config.train import Precision
 from affect_hpc.hpc.estimates import trainings
 from affect_hpc.hpc.graph import Edge, Node
 from affect_hpc.hpc.plans import plan
@@ -112,6 +113,16 @@ def test_a_way_costs_both_ends_and_all_places(composed_thesis: Config, tmp_path:
     assert (found.sample, found.flops_run) == ("pair", node.config.pairs * found.flops)
     guided = replace(node, config=replace(node.config, gamma=3.0))
     assert estimated(guided).flops == 2 * (12 * 40 * unet + 12 * back)
+
+
+def test_a_network_that_predicts_in_bfloat16_is_a_copy(thesis: dict[str, Node]) -> None:
+    node, ldm = thesis["manipulate"], thesis["train_ldm"].config
+    wide, narrow = (
+        estimated(replace(node, config=replace(node.config, precision=precision))).memory["weights"]
+        for precision in (Precision.fp32, Precision.bf16)
+    )
+    labels = (ldm.condition.num_classes + 1) * ldm.condition.dim
+    assert narrow - wide == 2 * (unet_size(ldm.unet, ldm.condition, 3, 32).parameters + labels)
 
 
 def test_a_cpu_takes_large_batches_in_shares(thesis: dict[str, Node]) -> None:

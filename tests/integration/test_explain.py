@@ -1,6 +1,7 @@
 """A cell of a report's table tells how it came about, or the sentence what there is."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,13 @@ def test_a_cell_is_explained_to_people(smoke_store: Path) -> None:
     assert first.startswith("smoke/") and "/happy/target_accuracy = " in first and "95 %" in first
     for word in ("judges", "code", "devices", "seeds", "weights (sha256)", "CPU-hours", "licence", "train.seed"):
         assert word in told.out, word
+
+
+def test_the_cell_that_a_page_gives_as_an_example_is_one(smoke_store: Path) -> None:
+    page = (smoke_store / "views/smoke/report/index.html").read_text()
+    (cell,) = re.findall(r"affect_hpc\.explain ([^<\s]+)", page)
+    told = run("explain", cell, "--store", smoke_store)
+    assert told.code == 0, told.err
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from affect_hpc.core.errors import UserError
 from affect_hpc.core.io import read_json
 from affect_hpc.metrics.suite import Judges
 from affect_hpc.report import sheets
-from affect_hpc.report.tables import load_points
+from affect_hpc.report.tables import load_points, markdown
 from affect_hpc.stages.report import EVERY_TARGET
 
 HEAD = (
@@ -184,3 +184,14 @@ def test_markdown_is_rounded_for_people(toy: Reported) -> None:
     assert text.splitlines()[0].startswith("| judge | y_target | t0 | steps | gamma | target_accuracy | psnr |")
     assert not re.search(r"\d\.\d{4}", text)
     assert len(EMOTIONS) == 8
+
+
+def test_what_tells_points_apart_stands_in_every_table(toy: Reported) -> None:
+    baseline, one, *_ = load_points(toy.tables)
+    other = replace(
+        one, setting=replace(one.setting, inverter="coupled"), settings={**one.settings, "inverter": "coupled"}
+    )
+    lines = [line.split(" | ") for line in markdown([baseline, one, other]).splitlines()]
+    place = lines[0].index("inverter")
+    assert {line[place] for line in lines[2:]} == {"–", "ddim", "coupled"}
+    assert len({tuple(line[:6]) for line in lines[2:]}) == len(lines) - 2, "no two rows have one name"

@@ -138,9 +138,8 @@ def turns(steps: Mapping[str, Step], runs: int) -> dict[str, float]:
 def table(title: str, medians: Mapping[str, float]) -> None:
     """Print medians, and how much faster the first is than each of the others."""
     print(f"{title}:")
-    first = next(iter(medians.values()))
     for name, value in medians.items():
-        print(f"  {name:42s} {value:8.3f} s   {value / first:5.2f} times the first")
+        print(f"  {name:42s} {value:8.3f} s   {value / next(iter(medians.values())):5.2f} times the first")
 
 
 def bench_encode(world: World, batch: int, runs: int) -> None:
@@ -266,7 +265,7 @@ def portraits(pictures: Sequence[Path], count: int) -> Tensor:
         photo = data.astronaut()
         places = [(20 * number, 150 - 10 * number, 190 + 15 * number) for number in range(count)]
         photos = [photo[top : top + side, left : left + side] for top, left, side in places]
-    return torch.from_numpy(np.stack([resize(photo, 128, 128) for photo in photos]))
+    return torch.from_numpy(np.stack([resize(photo, 128, 128) for photo in photos])).to(DEVICE)
 
 
 def follow(name: str, step: Callable[[int], float], reached: Callable[[float], bool]) -> None:
@@ -294,7 +293,7 @@ def overfit_vqgan(world: World, batch: int, runs: int) -> None:
     def psnr(step: int) -> float:
         task.step({"image": faces}, step, 2e-4)
         with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16):
-            fake = first_stage.reconstruct(task.net.model, unit_range(faces.to(DEVICE))).float().clamp(-1, 1).cpu()
+            fake = first_stage.reconstruct(task.net.model, unit_range(faces)).float().clamp(-1, 1)
         error = (fake - unit_range(faces)).square().mean(dim=(1, 2, 3))
         return float((10 * torch.log10(4 / error)).mean())
 
@@ -310,8 +309,7 @@ def overfit_ldm(world: World, batch: int, runs: int) -> None:
     """
     task = world.ldm(global_batch_size=4, precision=Precision.bf16, clip_grad_norm=1.0)
     with torch.no_grad():
-        faces = unit_range(portraits(world.pictures, 4).to(DEVICE))
-        latents = first_stage.encode(world.model, faces).float()
+        latents = first_stage.encode(world.model, unit_range(portraits(world.pictures, 4))).float()
     # As train_ldm does with latent.normalise: without it the scale of an encoder's latents would decide.
     latents = (latents - latents.mean()) / latents.std()
     found = {"latent": latents.half(), "label": torch.arange(4)}
